@@ -1,0 +1,49 @@
+# Two commands matter: `make book` and `make test`. Both set up their own .venv first.
+PROFILE ?= quick
+ONLY    ?=
+N       ?= 01
+PYTHON  ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
+PY      := .venv/bin/python
+
+.DEFAULT_GOAL := help
+.PHONY: help book test pages notebook lint lock clean
+
+help:  ## Show this list
+	@echo "The TxT book. Commands:"
+	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
+	@echo "Settings: PROFILE=quick|real|paper  ONLY=06  N=06  PYTHON=python3.12"
+
+book: .venv/ready  ## Execute the notebooks and render the book [PROFILE=quick] [ONLY=06]
+	@$(PY) book/build.py --profile "$(PROFILE)" $(if $(ONLY),--only "$(ONLY)")
+
+test: .venv/ready  ## Run the tests
+	@$(PY) -m pytest -n auto -m "not browser"
+
+pages: .venv/ready  ## Open every built page in a headless browser, network off (after `make book`)
+	@$(PY) -m pytest -m browser tests/browser
+
+notebook: .venv/lab  ## Open JupyterLab on one notebook [N=06]
+	@set -- notebooks/$(N)_*.ipynb; test -f "$$1" || { echo "make notebook: no notebook has the number $(N)"; exit 1; }; \
+	$(PY) -m jupyterlab "$$1"
+
+lint: .venv/ready  ## Check style, and that no notebook holds output
+	@$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m nbstripout --verify --keep-id notebooks/*.ipynb
+
+lock: .venv/lab  ## Write the installed versions to constraints.txt
+	@$(PY) -m pip freeze --exclude-editable | sed 's/+cpu//' | grep -viE '^(pip|setuptools|wheel)==' > constraints.txt
+
+clean:  ## Remove everything that was built, but not downloaded data
+	rm -rf _build .venv .pytest_cache .ruff_cache .hypothesis txtlib.egg-info
+
+# The stamps come last, so an interrupted installation starts again.
+.venv/ready: pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "make: no Python >= 3.11 found; install one, or name it: make book PYTHON=/path/to/python3"; exit 1; }
+	@echo "Setting up .venv with $(PYTHON) (a few minutes, once)"
+	@"$(PYTHON)" -m venv .venv
+	@$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[book,test]"
+	@touch $@
+
+.venv/lab: .venv/ready
+	@$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[book,lab,test]"
+	@touch $@
