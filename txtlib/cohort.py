@@ -1,0 +1,398 @@
+"""Cohorts: expression and labels of the same patients, checked on the way in, and split into parts.
+
+On disk a cohort is a folder of ``expression.{parquet,csv,csv.gz,tsv,tsv.gz}`` (a row per sample, first column
+``Sample``), ``clinical.csv`` (the same first column), ``tasks.csv`` (``name,task``) and ``cohort.yml``.
+"""
+
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import yaml
+
+RAW = Path(__file__).parents[1] / "data" / "raw"
+EXPRESSION_FILES = tuple(f"expression.{suffix}" for suffix in ("parquet", "csv.gz", "csv", "tsv.gz", "tsv"))
+TASK_KINDS = ("regression", "classification", "survival_time", "survival_event")
+
+
+class CohortError(ValueError):
+    """One sentence on what is wrong with a user's input, where, and what to do."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is to be predicted: ``kind`` is regression, classification or survival (columns: time, event)."""
+
+    name: str
+    kind: str
+    columns: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """n patients: ``expression`` (n, G) and ``clinical`` (n, any), both indexed by sample name in one order.
+
+    Missing values are NaN in both tables. ``about`` holds what ``cohort.yml`` says (name, units, licence,
+    citation, notes, and optionally ``patient``, the column that names the patient of each sample, and
+    ``classes``, the vocabulary of each classification task).
+    """
+
+    expression: pd.DataFrame
+    clinical: pd.DataFrame
+    tasks: tuple[Task, ...]
+    about: dict = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.expression)
+
+    @property
+    def name(self) -> str:
+        """The cohort's display name."""
+        return self.about.get("name", "unnamed cohort")
+
+    @property
+    def samples(self) -> pd.Index:
+        """Sample names, (n,)."""
+        return self.expression.index
+
+    @property
+    def survival_task(self) -> Task | None:
+        """The one survival endpoint of the cohort, if it has one."""
+        return next((task for task in self.tasks if task.kind == "survival"), None)
+
+    def task(self, name: str) -> Task:
+        """Return the task of that name; KeyError names those there are."""
+        found = {task.name: task for task in self.tasks}
+        if name not in found:
+            raise KeyError(f"{self.name} has no task {name!r}; it has {', '.join(found)}")
+        return found[name]
+
+    def with_tasks(self, *names: str) -> "Cohort":
+        """Return the same patients with only the named tasks."""
+        return replace(self, tasks=tuple(self.task(name) for name in names))
+
+    def take(self, samples) -> "Cohort":
+        """Return these samples, in this order."""
+        return replace(self, expression=self.expression.loc[samples], clinical=self.clinical.loc[samples])
+
+    def outcome(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return time (n,) in the cohort's unit and event (n,) as 0.0/1.0, both NaN where either is missing."""
+        if self.survival_task is None:
+            raise CohortError(f"{self.name} has no survival task: add survival_time and survival_event to tasks.csv")
+        pair = self.clinical[list(self.survival_task.columns)].to_numpy(float)
+        pair = np.where(np.isnan(pair).any(1, keepdims=True), np.nan, pair)
+        return pair[:, 0], pair[:, 1]
+
+    def patients(self) -> pd.Series:
+        """Return the patient of each sample: the ``patient`` column, a TCGA barcode's start, or the sample."""
+        column = self.about.get("patient", "Patient")
+        if column in self.clinical:
+            return self.clinical[column].astype(str)
+        names = self.samples.to_series().astype(str)
+        barcoded = names.str.match(r"TCGA-\w{2}-\w{4}").all()
+        return names.str[:12] if barcoded else names
+
+
+# --- finding, reading and writing -----------------------------------------------------------------------------
+
+
+def cohort_folder(name_or_path: str | Path) -> Path | None:
+    """Find a cohort: a path, a name under ``$TXT_DATA`` or ``data/raw``, or None for an embedded one.
+
+    Raises CohortError, with the places looked at, if it is nowhere.
+    """
+    from txtlib.embedded import EMBEDDED
+
+    data = os.environ.get("TXT_DATA")
+    places = [Path(name_or_path), *([Path(data) / name_or_path] if data else []), RAW / name_or_path]
+    for place in places:
+        if place.is_dir():
+            return place
+    if str(name_or_path) in EMBEDDED:
+        return None
+    looked = ", ".join(str(place) for place in places)
+    hint = "" if data else " (TXT_DATA is not set)"
+    raise CohortError(
+        f"No cohort {str(name_or_path)!r}: there is no such folder among {looked}{hint}, and the embedded cohorts are "
+        f"{', '.join(EMBEDDED)}; give the path of a cohort folder, or set TXT_DATA to the folder that holds it."
+    )
+
+
+def load_cohort(name_or_path: str | Path, tasks: str = "tasks.csv") -> Cohort:
+    """Read a cohort by path or name, join its tables by sample name and check every value.
+
+    ``tasks`` names the task file, so that one folder can hold several endpoints. Samples that only one of the
+    two tables has are left out and counted in ``about["unmatched"]``. Raises CohortError.
+    """
+    from txtlib.embedded import EMBEDDED
+
+    folder = cohort_folder(name_or_path)
+    if folder is None:
+        return EMBEDDED[str(name_or_path)]()
+    about = _read_about(folder / "cohort.yml")
+    expression = read_expression(_expression_file(folder))
+    clinical = _read_indexed(_existing(folder / "clinical.csv"))
+    parsed = read_tasks(_existing(folder / tasks))
+    return make_cohort(expression, clinical, parsed, about, where=folder)
+
+
+def make_cohort(expression, clinical, tasks, about, where="the cohort") -> Cohort:
+    """Join (n, G) expression and clinical labels by sample name, clean the labels, check everything.
+
+    Raises CohortError; ``where`` is the file or folder that its sentence names.
+    """
+    check_expression(expression, where)
+    _check_names(clinical.index, "sample", f"{where}, clinical table")
+    shared = expression.index[expression.index.isin(clinical.index)]
+    if not len(shared):
+        raise CohortError(
+            f"{where}: expression and clinical table have no sample in common (first names: "
+            f"{_first(expression.index)} against {_first(clinical.index)}); give both the same names in column Sample."
+        )
+    clinical = clinical.loc[shared].copy()
+    for task in tasks:
+        _clean_labels(clinical, task, where)
+    unmatched = {"expression": len(expression) - len(shared), "clinical": len(set(clinical.index) ^ set(shared))}
+    return Cohort(expression.loc[shared], clinical, tuple(tasks), {**about, "unmatched": unmatched})
+
+
+def write_cohort(cohort: Cohort, folder: str | Path) -> Path:
+    """Write a cohort folder, whole or not at all; FileExistsError if the folder is there already."""
+    folder = Path(folder)
+    if folder.exists():
+        raise FileExistsError(f"{folder} exists already: give another folder, or remove this one first.")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        cohort.expression.rename_axis("Sample").reset_index().to_parquet(draft / "expression.parquet", index=False)
+        cohort.clinical.rename_axis("Sample").to_csv(draft / "clinical.csv")
+        _task_table(cohort.tasks).to_csv(draft / "tasks.csv", index=False)
+        about = {key: value for key, value in cohort.about.items() if key != "unmatched"}
+        (draft / "cohort.yml").write_text(yaml.safe_dump(about, sort_keys=False, allow_unicode=True))
+        draft.chmod(0o755)  # mkdtemp makes it private
+        draft.rename(folder)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return folder
+
+
+def read_expression(path: Path) -> pd.DataFrame:
+    """Read an expression table, (n, G) float32 indexed by sample; CohortError names the first bad cells."""
+    frame = _read_indexed(path)
+    wrong = frame.columns[[not pd.api.types.is_numeric_dtype(kind) for kind in frame.dtypes]]
+    if len(wrong):
+        values = frame[wrong[0]]
+        bad = values[pd.to_numeric(values, errors="coerce").isna() & values.notna()]
+        raise CohortError(
+            f"{path}: column {wrong[0]!r} holds values that are not numbers, {_cells(bad)}; expression must be numeric, "
+            "with missing values left empty."
+        )
+    return frame.astype(np.float32)
+
+
+def read_tasks(path: Path) -> tuple[Task, ...]:
+    """Read ``tasks.csv``; the survival task is named by what its two columns' names start with (OS_duration: OS)."""
+    table = _read_table(path)
+    if list(table.columns[:2]) != ["name", "task"] or table.empty:
+        raise CohortError(f"{path}: expected the columns name,task and at least one row, found {list(table.columns)}.")
+    unknown = table[~table["task"].isin(TASK_KINDS)]
+    if len(unknown):
+        raise CohortError(f"{path}: unknown task {unknown['task'].iloc[0]!r}; a task is one of {', '.join(TASK_KINDS)}.")
+    plain = table[table["task"].isin(TASK_KINDS[:2])]
+    survival = _survival_task(table, path)
+    return (*(Task(name, kind, (name,)) for name, kind in plain.itertuples(index=False)), *survival)
+
+
+def _survival_task(table: pd.DataFrame, path: Path) -> list[Task]:
+    times, events = (list(table.loc[table["task"] == kind, "name"]) for kind in TASK_KINDS[2:])
+    if len(times) == len(events) == 0:
+        return []
+    if len(events) == 0:
+        raise CohortError(f"{path}: survival time {times[0]!r} has no event column; add a row NAME,survival_event.")
+    if len(times) != 1 or len(events) != 1:
+        raise CohortError(
+            f"{path}: found survival times {times} and events {events}; a task file holds one endpoint, so name one of "
+            "each, and put another endpoint into a task file of its own."
+        )
+    prefix = os.path.commonprefix([times[0], events[0]]).rstrip("_. ")
+    return [Task(prefix or "survival", "survival", (times[0], events[0]))]
+
+
+def _task_table(tasks: tuple[Task, ...]) -> pd.DataFrame:
+    kinds = {"survival": TASK_KINDS[2:]}
+    rows = [row for task in tasks for row in zip(task.columns, kinds.get(task.kind, [task.kind]), strict=True)]
+    return pd.DataFrame(rows, columns=["name", "task"])
+
+
+def _existing(path: Path) -> Path:
+    if not path.is_file():
+        raise CohortError(f"{path} is missing; a cohort folder holds an expression table, clinical.csv and tasks.csv.")
+    return path
+
+
+def _expression_file(folder: Path) -> Path:
+    found = [folder / name for name in EXPRESSION_FILES if (folder / name).is_file()]
+    if len(found) > 1:
+        raise CohortError(f"{folder} holds {' and '.join(path.name for path in found)}; keep one expression table.")
+    return found[0] if found else _existing(folder / "expression.csv")
+
+
+def _read_about(path: Path) -> dict:
+    about = yaml.safe_load(path.read_text()) if path.is_file() else {}
+    return {"name": path.parent.name, **(about or {})}
+
+
+def _read_table(path: Path) -> pd.DataFrame:
+    if path.suffix == ".parquet":
+        return pd.read_parquet(path)
+    separator = "\t" if ".tsv" in path.suffixes else ","
+    try:
+        header = pd.read_csv(path, sep=separator, header=None, nrows=1, dtype=str).iloc[0]
+        frame = pd.read_csv(path, sep=separator, low_memory=False)
+    except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError, EOFError, OSError) as error:
+        raise CohortError(f"{path} cannot be read as a table ({error}); give a CSV, TSV or Parquet file.") from error
+    frame.columns = list(header)  # pandas would rename a repeated column, and hide it
+    return frame
+
+
+def _read_indexed(path: Path) -> pd.DataFrame:
+    frame = _read_table(path)
+    if frame.empty or frame.shape[1] < 2:
+        raise CohortError(f"{path}: the table is empty; it needs a row per sample and a column beside Sample.")
+    if frame.columns[0] != "Sample":
+        raise CohortError(f"{path}: the first column is {frame.columns[0]!r}; it must be Sample, the sample names.")
+    return frame.set_index("Sample")
+
+
+# --- checks of user input -------------------------------------------------------------------------------------
+
+
+def check_expression(frame: pd.DataFrame, where) -> None:
+    """Raise CohortError on an empty table, a repeated sample or gene, or an infinite value."""
+    if frame.empty:
+        raise CohortError(f"{where}: the expression table is empty; it needs a row per sample and a column per gene.")
+    _check_names(frame.index, "sample", f"{where}, expression table")
+    _check_names(frame.columns, "gene", f"{where}, expression table")
+    infinite = np.isinf(frame.to_numpy())
+    if infinite.any():
+        gene = frame.columns[infinite.any(0)][0]
+        bad = frame.loc[np.isinf(frame[gene].to_numpy()), gene]
+        raise CohortError(f"{where}: gene {gene!r} is infinite in {_cells(bad)}; replace the value or leave it empty.")
+
+
+def _check_names(names: pd.Index, what: str, where) -> None:
+    if names.hasnans:
+        raise CohortError(f"{where}: {int(names.isna().sum())} of the {what} names are empty; name every {what}.")
+    repeated = names[names.duplicated()].unique()
+    if len(repeated):
+        raise CohortError(f"{where}: {what} {_first(repeated)} stands there more than once; keep one of each name.")
+
+
+def _clean_labels(clinical: pd.DataFrame, task: Task, where) -> None:
+    for column in task.columns:
+        if column not in clinical:
+            raise CohortError(
+                f"{where}: tasks.csv names the column {column!r}, which clinical.csv does not have (it has "
+                f"{', '.join(map(str, clinical.columns))}); add the column, or take the row out of tasks.csv."
+            )
+    if task.kind == "classification":
+        clinical[task.name] = _class_labels(clinical[task.name], where)
+        return
+    for column in task.columns:
+        clinical[column] = _numbers(clinical[column], where)
+    if task.kind == "survival":
+        _check_outcome(clinical, *task.columns, where)
+
+
+def _numbers(labels: pd.Series, where) -> pd.Series:
+    numbers = pd.to_numeric(labels, errors="coerce").astype(float)
+    bad = labels[(numbers.isna() & labels.notna()) | np.isinf(numbers)]
+    if len(bad):
+        raise CohortError(
+            f"{where}: clinical column {labels.name!r} holds values that are no finite numbers, {_cells(bad)}; "
+            "correct them or leave them empty."
+        )
+    return numbers
+
+
+def _check_outcome(clinical: pd.DataFrame, time: str, event: str, where) -> None:
+    negative = clinical.loc[clinical[time] < 0, time]
+    if len(negative):
+        raise CohortError(f"{where}: survival time {time!r} is negative, {_cells(negative)}; correct or empty it.")
+    odd = clinical.loc[clinical[event].notna() & ~clinical[event].isin([0, 1]), event]
+    if len(odd):
+        raise CohortError(f"{where}: event {event!r} must be 0 (censored) or 1 (event), found {_cells(odd)}.")
+
+
+def _class_labels(labels: pd.Series, where) -> pd.Series:
+    whole = pd.api.types.is_numeric_dtype(labels) and (labels.dropna() % 1 == 0).all()
+    text = (labels.astype("Int64") if whole else labels).astype("string").str.strip()
+    text = text.where(text.notna() & (text != ""), np.nan).astype(object)
+    counts = text.value_counts()
+    single = counts.index[counts == 1]
+    if len(single):
+        raise CohortError(
+            f"{where}: class {_first(single)} of column {labels.name!r} is seen once ({_cells(text[text == single[0]])}), "
+            "so it cannot be both learned and tested; merge it with another class or leave the label empty."
+        )
+    return text
+
+
+def _cells(values: pd.Series) -> str:
+    return ", ".join(f"{sample}: {value}" for sample, value in values.head(3).items())
+
+
+def _first(names) -> str:
+    return ", ".join(repr(str(name)) for name in list(names)[:3])
+
+
+# --- splits ---------------------------------------------------------------------------------------------------
+
+
+class Split(NamedTuple):
+    """Three disjoint parts of a cohort."""
+
+    train: Cohort
+    validation: Cohort
+    test: Cohort
+
+
+def split(cohort: Cohort, seed: int, fractions: tuple[float, float, float] = (0.7, 0.1, 0.2)) -> Split:
+    """Split at random into train, validation and test, stratified on the event and grouped by patient.
+
+    The stratum is the event, or the first classification label where there is no survival task. Samples without
+    that label are a stratum of their own. Raises CohortError where a part would be empty or hold no event.
+    """
+    patients = cohort.patients()
+    strata = _strata(cohort).groupby(patients.to_numpy()).max()
+    generator = np.random.default_rng(seed)
+    part_of = {}
+    for _, members in sorted(strata.groupby(strata).groups.items()):
+        order = generator.permutation(np.sort(members.to_numpy(str)))
+        cuts = np.round(np.cumsum(fractions)[:2] * len(order)).astype(int)
+        part_of.update({patient: part for part, some in enumerate(np.split(order, cuts)) for patient in some})
+    part = patients.map(part_of).to_numpy()
+    return Split(*(_checked_part(cohort.take(cohort.samples[part == k]), Split._fields[k]) for k in range(3)))
+
+
+def _strata(cohort: Cohort) -> pd.Series:
+    if cohort.survival_task is not None:
+        return pd.Series(cohort.outcome()[1]).fillna(-1).astype(int).astype(str)
+    labels = [task.name for task in cohort.tasks if task.kind == "classification"]
+    return cohort.clinical[labels[0]].fillna("").astype(str) if labels else pd.Series("", cohort.samples)
+
+
+def _checked_part(part: Cohort, name: str) -> Cohort:
+    if not len(part):
+        raise CohortError(f"{part.name}: the {name} part of the split is empty; the cohort is too small to split.")
+    if part.survival_task is not None and not np.nansum(part.outcome()[1]):
+        raise CohortError(
+            f"{part.name}: the {name} part ({len(part)} samples) holds no event of {part.survival_task.name!r}, so "
+            "nothing can be learned or tested there; use another seed, other fractions or a larger cohort."
+        )
+    return part

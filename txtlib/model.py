@@ -1,0 +1,143 @@
+"""The Transcriptome Transformer (Koo et al. 2025, bbaf628): genes are tokens, expression acts as their position.
+
+Query gene i looks at key gene j of patient n with the score
+
+    [(h_ni W_q)(h_nj W_k)^T + (x_ni u_q)(x_nj u_k)^T] / sqrt(2 d_head)
+
+Per head the second term is exactly c_h x_ni x_nj, one number c_h. So a layer is plain scaled-dot-product
+attention with one more column on queries and keys, and no (B, H, G, G) tensor is needed in training.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class TxT(nn.Module):
+    """A set of G genes with their expression in, one output per task out.
+
+    ``outputs`` maps a task to its number of outputs: 1 for a regression, C for C classes, K for survival on K
+    time points. ``vectors`` (G, width) are the gene vectors to start from, e.g. node2vec on a protein network;
+    without them they are drawn at random. ``readout`` is "flatten" or "mean" over genes. All initial numbers
+    come from ``seed``. Dropout sits on each block's two outputs and in the heads; the released code also drops
+    attention weights, which would need them in memory.
+    """
+
+    def __init__(
+        self,
+        n_genes: int,
+        outputs: dict[str, int],
+        width: int = 64,
+        layers: int = 8,
+        heads: int = 4,
+        dropout: float = 0.1,
+        readout: str = "flatten",
+        vectors: Tensor | None = None,
+        seed: int = 0,
+    ):
+        super().__init__()
+        if width % heads:
+            raise ValueError(f"width {width} is not a multiple of heads {heads}; choose e.g. width {heads * 16}.")
+        if readout not in ("flatten", "mean"):
+            raise ValueError(f"readout is 'flatten' or 'mean', not {readout!r}.")
+        self.settings = dict(
+            n_genes=n_genes, outputs=outputs, width=width, layers=layers, heads=heads, dropout=dropout, readout=readout
+        )
+        self.readout = readout
+        self.vectors = nn.Parameter(torch.empty(n_genes, width))  # (G, d)
+        self.position = Position(width, heads)  # shared by all layers, as in the released code
+        self.blocks = nn.ModuleList(Block(width, heads, dropout) for _ in range(layers))
+        self.norm = nn.LayerNorm(width)
+        features = n_genes * width if readout == "flatten" else width
+        self.heads = nn.ModuleDict({task: head(features, size, dropout) for task, size in outputs.items()})
+        self._initialise(vectors, torch.Generator().manual_seed(seed))
+
+    def _initialise(self, vectors: Tensor | None, generator: torch.Generator) -> None:
+        for name, parameter in self.named_parameters():
+            if name != "vectors" and parameter.dim() > 1:
+                nn.init.xavier_uniform_(parameter, generator=generator)
+            elif name.startswith("heads") and name.endswith("bias"):
+                nn.init.zeros_(parameter)
+        with torch.no_grad():
+            self.vectors.copy_(torch.randn(self.vectors.shape, generator=generator) if vectors is None else vectors)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        """Map expression x (B, G) to {task: (B, outputs)}."""
+        hidden = self.encode(x)  # (B, G, d)
+        flat = hidden.flatten(1) if self.readout == "flatten" else hidden.mean(1)  # (B, G * d) or (B, d)
+        return {task: layers(flat) for task, layers in self.heads.items()}
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Map expression x (B, G) to each gene's vector in each patient's context, (B, G, d)."""
+        hidden = self.vectors.expand(len(x), -1, -1)  # (B, G, d): equal for all patients at the start
+        for block in self.blocks:
+            hidden = block(hidden, x, self.position())
+        return self.norm(hidden)
+
+    def attention(self, x: Tensor, layer: int) -> Tensor:
+        """Return the attention of layer 0 <= layer < L in each head, (B, H, G, G): rows are queries, each sums to 1."""
+        hidden = self.vectors.expand(len(x), -1, -1)  # (B, G, d)
+        for block in self.blocks[:layer]:
+            hidden = block(hidden, x, self.position())
+        q, k, _ = self.blocks[layer].project(hidden, x, self.position())  # (B, H, G, d_head + 1)
+        return (q @ k.transpose(-1, -2)).softmax(-1)
+
+    def shared_parameters(self) -> list[nn.Parameter]:
+        """Return the parameters that all tasks share: everything but the heads."""
+        return [parameter for name, parameter in self.named_parameters() if not name.startswith("heads.")]
+
+
+class Position(nn.Module):
+    """Expression as position: two maps 1 -> d, u_q and u_k, of which each head keeps one number c_h."""
+
+    def __init__(self, width: int, heads: int):
+        super().__init__()
+        self.query = nn.Parameter(torch.empty(width, 1))
+        self.key = nn.Parameter(torch.empty(width, 1))
+        self.n_heads = heads
+
+    def forward(self) -> Tensor:
+        """Return c (H,), such that the positional score of genes i and j is c_h x_i x_j."""
+        product = (self.query * self.key).view(self.n_heads, -1)  # (H, d_head)
+        return product.sum(1) / math.sqrt(2 * product.shape[1])
+
+
+class Block(nn.Module):
+    """A pre-norm encoder layer without biases: attention, then a feed-forward of 4 d units, each added to its input."""
+
+    def __init__(self, width: int, heads: int, dropout: float):
+        super().__init__()
+        self.n_heads = heads
+        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.query, self.key, self.value, self.out = (nn.Linear(width, width, bias=False) for _ in range(4))
+        self.wide, self.narrow = nn.Linear(width, 4 * width, bias=False), nn.Linear(4 * width, width, bias=False)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, hidden: Tensor, x: Tensor, c: Tensor) -> Tensor:
+        """Map hidden (B, G, d), expression x (B, G) and c (H,) to (B, G, d)."""
+        q, k, v = self.project(hidden, x, c)
+        v = F.pad(v, (0, 1))  # (B, H, G, d_head + 1): the fused kernel wants one width for all three
+        mixed = F.scaled_dot_product_attention(q, k, v, scale=1.0)[..., :-1]  # (B, H, G, d_head)
+        hidden = hidden + self.dropout(self.out(mixed.transpose(1, 2).flatten(2)))  # (B, G, d)
+        return hidden + self.dropout(self.narrow(F.relu(self.wide(self.norm2(hidden)))))
+
+    def project(self, hidden: Tensor, x: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return queries and keys (B, H, G, d_head + 1), whose dot products are the whole score, and values."""
+        hidden = self.norm1(hidden)
+        q, k, v = (  # (B, H, G, d_head)
+            layer(hidden).unflatten(2, (self.n_heads, -1)).transpose(1, 2)
+            for layer in (self.query, self.key, self.value)
+        )
+        position = x[:, None, :, None].expand(-1, self.n_heads, -1, 1)  # (B, H, G, 1)
+        q = torch.cat([q / math.sqrt(2 * q.shape[-1]), c.view(-1, 1, 1) * position], -1)
+        return q, torch.cat([k, position], -1), v
+
+
+def head(features: int, outputs: int, dropout: float) -> nn.Sequential:
+    """Build a task's own layers: 128 and 64 units with batch norm, LeakyReLU(0.2) and dropout, then the outputs."""
+    sizes, layers = (features, 128, 64), []
+    for before, after in zip(sizes, sizes[1:], strict=False):
+        layers += [nn.Linear(before, after), nn.BatchNorm1d(after), nn.LeakyReLU(0.2), nn.Dropout(dropout)]
+    return nn.Sequential(*layers, nn.Linear(sizes[-1], outputs))

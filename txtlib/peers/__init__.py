@@ -1,0 +1,1 @@
+"""Peer methods, one file each, all behind ``fit(train, validation)`` and ``predict(cohort) -> Predictions``."""

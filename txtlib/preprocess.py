@@ -1,0 +1,187 @@
+"""Everything that is fitted on the training part before a model sees a number, and applied unchanged elsewhere."""
+
+from dataclasses import asdict, dataclass, replace
+
+import numpy as np
+import pandas as pd
+
+from txtlib.cohort import Cohort, CohortError, Task
+
+MISSING = -1  # the code of a missing class or time cell
+SCALERS = ("minmax", "standard", "rank")
+AT_RISK = 10  # an even time grid ends where fewer training patients than this are still followed
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Arrays for a network: x (n, G) float32, and per task a tuple of arrays (n,).
+
+    regression: (target scaled on the training part, NaN where missing,); classification: (class code, -1 where
+    missing,); survival: (time cell, -1 where missing; event).
+    """
+
+    x: np.ndarray
+    labels: dict[str, tuple[np.ndarray, ...]]
+
+
+@dataclass(frozen=True)
+class Preprocessor:
+    """The genes, scales, class codes and time grid of one training part; see ``fit_preprocessor``.
+
+    genes (G,); fill (G,) replaces a missing value; table (2, G) holds a shift and a range per gene, or (Q, G)
+    quantiles for the rank scaler; scales {regression task: (mean, SD)}; classes {classification task: labels in
+    code order}; edges (K,) are the ends of the time cells, in the cohort's unit, before the open one.
+    """
+
+    genes: tuple[str, ...]
+    scaler: str
+    fill: np.ndarray
+    table: np.ndarray
+    tasks: tuple[Task, ...]
+    scales: dict[str, tuple[float, float]]
+    classes: dict[str, tuple[str, ...]]
+    edges: np.ndarray
+
+    @property
+    def outputs(self) -> dict[str, int]:
+        """Outputs that a network needs per task: 1, the number of classes, or the number of edges."""
+        sizes = {"regression": lambda name: 1, "classification": lambda name: len(self.classes[name])}
+        return {task.name: sizes.get(task.kind, lambda name: len(self.edges))(task.name) for task in self.tasks}
+
+    def with_tasks(self, *names: str) -> "Preprocessor":
+        """Return the same fitted numbers for only the named tasks."""
+        return replace(self, tasks=tuple(task for name in names for task in self.tasks if task.name == name))
+
+    def missing_genes(self, cohort: Cohort) -> list[str]:
+        """Return the chosen genes that a cohort does not have; each is filled with its training median."""
+        return [gene for gene in self.genes if gene not in cohort.expression.columns]
+
+    def expression(self, cohort: Cohort) -> np.ndarray:
+        """Return the chosen genes, filled and scaled, (n, G) float32; CohortError if the cohort has none of them."""
+        if len(self.missing_genes(cohort)) == len(self.genes):
+            raise CohortError(
+                f"{cohort.name} has none of the {len(self.genes)} genes of this model (first: {self.genes[0]}); "
+                "bring its gene names to those of the training cohort."
+            )
+        values = cohort.expression.reindex(columns=list(self.genes)).to_numpy(float)
+        values = np.where(np.isnan(values), self.fill, values)
+        return scale_genes(values, self.scaler, self.table).astype(np.float32)
+
+    def encode(self, cohort: Cohort) -> Encoded:
+        """Return a cohort's arrays for a network; a label of an undeclared class counts as missing."""
+        return Encoded(self.expression(cohort), {task.name: self._label(task, cohort) for task in self.tasks})
+
+    def _label(self, task: Task, cohort: Cohort) -> tuple[np.ndarray, ...]:
+        if task.kind == "survival":
+            time, event = (cohort.clinical[column].to_numpy(float) for column in task.columns)
+            seen = ~np.isnan(time + event)
+            return np.where(seen, time_cell(np.nan_to_num(time), self.edges), MISSING), np.nan_to_num(event) == 1
+        labels = cohort.clinical[task.name]
+        if task.kind == "classification":
+            return (pd.Categorical(labels, categories=self.classes[task.name]).codes.astype(np.int64),)
+        mean, spread = self.scales[task.name]
+        return (((labels.to_numpy(float) - mean) / spread).astype(np.float32),)
+
+    def state(self) -> tuple[dict[str, np.ndarray], dict]:
+        """Return (arrays, plain values), enough to build the same Preprocessor again without pickle."""
+        fields = {**asdict(self), "tasks": [asdict(task) for task in self.tasks]}
+        arrays = {key: fields.pop(key) for key in ("fill", "table", "edges")}
+        return arrays, fields
+
+    @classmethod
+    def from_state(cls, arrays: dict[str, np.ndarray], fields: dict) -> "Preprocessor":
+        """Build a Preprocessor from what ``state`` returned, also after a trip through JSON."""
+        tasks = tuple(Task(task["name"], task["kind"], tuple(task["columns"])) for task in fields["tasks"])
+        tuples = {key: {name: tuple(pair) for name, pair in fields[key].items()} for key in ("scales", "classes")}
+        return cls(**{**fields, **arrays, **tuples, "genes": tuple(fields["genes"]), "tasks": tasks})
+
+
+def fit_preprocessor(
+    train: Cohort, n_genes: int = 1000, scaler: str = "minmax", gene_list=None, n_times: int = 64, grid: str = "even"
+) -> Preprocessor:
+    """Fit on the training part: the most variable genes, their scaler, target scales, class codes, time grid.
+
+    ``gene_list`` restricts the choice of genes (the article: Hallmark genes). ``grid`` is "even" (equal widths up
+    to the last time with 10 patients at risk) or "quantile" (equal numbers of events). The class vocabulary is the
+    cohort's declared one, else the labels of the training part. Raises CohortError.
+    """
+    if scaler not in SCALERS:
+        raise ValueError(f"scaler is one of {', '.join(SCALERS)}, not {scaler!r}.")
+    genes = variable_genes(train.expression, n_genes, gene_list)
+    values = train.expression[genes].to_numpy(float)
+    fill = np.nanmedian(values, 0)
+    return Preprocessor(
+        genes=tuple(genes),
+        scaler=scaler,
+        fill=fill,
+        table=gene_table(np.where(np.isnan(values), fill, values), scaler),
+        tasks=train.tasks,
+        scales={task.name: _target_scale(train, task) for task in train.tasks if task.kind == "regression"},
+        classes={task.name: _vocabulary(train, task) for task in train.tasks if task.kind == "classification"},
+        edges=time_edges(*train.outcome(), n_times, grid) if train.survival_task else np.array([]),
+    )
+
+
+def variable_genes(expression: pd.DataFrame, n_genes: int, gene_list=None) -> list[str]:
+    """Return the names of the n most variable genes of (n, G), within a list if there is one; ties by name."""
+    within = expression.columns if gene_list is None else expression.columns.intersection(list(gene_list))
+    variance = expression[within].var().dropna()
+    variance = variance[variance > 0]
+    if not len(variance):
+        raise CohortError("No gene varies in the training part (within the gene list, if one was given).")
+    return list(variance.sort_index().sort_values(ascending=False, kind="stable").index[:n_genes])
+
+
+def gene_table(values: np.ndarray, scaler: str) -> np.ndarray:
+    """Fit a scaler on training values (n, G): (2, G) shift and range, or (Q, G) quantiles."""
+    if scaler == "rank":
+        return np.quantile(values, np.linspace(0, 1, min(len(values), 101)), axis=0)
+    low, spread = (values.min(0), np.ptp(values, 0)) if scaler == "minmax" else (values.mean(0), values.std(0))
+    return np.stack([low, np.where(spread > 0, spread, 1.0)])
+
+
+def scale_genes(values: np.ndarray, scaler: str, table: np.ndarray) -> np.ndarray:
+    """Apply a fitted scaler to (n, G). Min-max and rank stay in [0, 1] for new patients too: beyond is clipped."""
+    if scaler == "rank":
+        levels = np.linspace(0, 1, len(table))
+        return np.stack([np.interp(gene, known, levels) for gene, known in zip(values.T, table.T, strict=True)], 1)
+    scaled = (values - table[0]) / table[1]
+    return scaled.clip(0, 1) if scaler == "minmax" else scaled
+
+
+def time_edges(time: np.ndarray, event: np.ndarray, n_times: int, grid: str = "even") -> np.ndarray:
+    """Return the ends of the time cells, at most n_times of them (quantiles may coincide), rising, above 0."""
+    known = ~np.isnan(time)
+    time, event = time[known], event[known]
+    if grid == "quantile":
+        edges = np.unique(np.quantile(time[event == 1], np.linspace(0, 1, n_times + 1)[1:]))
+    else:
+        last = np.sort(time)[-min(AT_RISK, len(time))]
+        edges = np.linspace(0, last, n_times + 1)[1:]
+    edges = np.unique(edges[edges > 0])
+    if not len(edges):
+        raise CohortError(f"The training part has {len(time)} survival times and no two of them apart: no time grid fits.")
+    return edges
+
+
+def time_cell(time: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    """Return the right-open cell [t_{k-1}, t_k) that holds each time, counted from 0; len(edges) is the open one."""
+    return np.searchsorted(edges, time, side="right").astype(np.int64)
+
+
+def _target_scale(train: Cohort, task: Task) -> tuple[float, float]:
+    values = train.clinical[task.name].dropna().to_numpy(float)
+    if not len(values):
+        raise CohortError(f"{train.name}: no training patient has a value of {task.name!r}; leave the task out.")
+    return float(values.mean()), float(values.std()) or 1.0
+
+
+def _vocabulary(train: Cohort, task: Task) -> tuple[str, ...]:
+    seen = train.clinical[task.name].dropna().unique()
+    declared = train.about.get("classes", {}).get(task.name, sorted(seen))
+    if len(declared) < 2:
+        raise CohortError(f"{train.name}: {task.name!r} needs two classes or more, found {list(declared)}.")
+    undeclared = sorted(set(seen) - set(declared))
+    if undeclared:
+        raise CohortError(f"{train.name}: {task.name!r} has labels {undeclared} that cohort.yml does not declare.")
+    return tuple(declared)
