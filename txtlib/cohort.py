@@ -7,6 +7,7 @@ On disk a cohort is a folder of ``expression.{parquet,csv,csv.gz,tsv,tsv.gz}`` (
 import os
 import shutil
 import tempfile
+import zlib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -22,6 +23,10 @@ TASK_KINDS = ("regression", "classification", "survival_time", "survival_event")
 
 class CohortError(ValueError):
     """One sentence on what is wrong with a user's input, where, and what to do."""
+
+    def __init__(self, sentence: str):
+        """Keep the sentence on one line, whatever the cells or a parser's message in it hold."""
+        super().__init__(" ".join(line.strip() for line in str(sentence).splitlines()))
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,7 @@ class Cohort:
     about: dict = field(default_factory=dict)
 
     def __len__(self) -> int:
+        """Return n."""
         return len(self.expression)
 
     @property
@@ -83,7 +89,7 @@ class Cohort:
     def outcome(self) -> tuple[np.ndarray, np.ndarray]:
         """Return time (n,) in the cohort's unit and event (n,) as 0.0/1.0, both NaN where either is missing."""
         if self.survival_task is None:
-            raise CohortError(f"{self.name} has no survival task: add survival_time and survival_event to tasks.csv")
+            raise CohortError(f"{self.name} has no survival task: add survival_time and survival_event to tasks.csv.")
         pair = self.clinical[list(self.survival_task.columns)].to_numpy(float)
         pair = np.where(np.isnan(pair).any(1, keepdims=True), np.nan, pair)
         return pair[:, 0], pair[:, 1]
@@ -91,9 +97,14 @@ class Cohort:
     def patients(self) -> pd.Series:
         """Return the patient of each sample: the ``patient`` column, a TCGA barcode's start, or the sample."""
         column = self.about.get("patient", "Patient")
-        if column in self.clinical:
-            return self.clinical[column].astype(str)
         names = self.samples.to_series().astype(str)
+        if column in self.clinical:
+            return self.clinical[column].astype(str).where(self.clinical[column].notna(), names)
+        if "patient" in self.about:
+            raise CohortError(
+                f"{self.name}: cohort.yml says that column {column!r} names the patients, but clinical.csv has only "
+                f"{', '.join(map(str, self.clinical.columns))}; add the column, or take `patient` out of cohort.yml."
+            )
         barcoded = names.str.match(r"TCGA-\w{2}-\w{4}").all()
         return names.str[:12] if barcoded else names
 
@@ -138,26 +149,27 @@ def load_cohort(name_or_path: str | Path, tasks: str = "tasks.csv") -> Cohort:
     expression = read_expression(_expression_file(folder))
     clinical = _read_indexed(_existing(folder / "clinical.csv"))
     parsed = read_tasks(_existing(folder / tasks))
-    return make_cohort(expression, clinical, parsed, about, where=folder)
+    return make_cohort(expression, clinical, parsed, about, where=folder / "clinical.csv")
 
 
 def make_cohort(expression, clinical, tasks, about, where="the cohort") -> Cohort:
     """Join (n, G) expression and clinical labels by sample name, clean the labels, check everything.
 
-    Raises CohortError; ``where`` is the file or folder that its sentence names.
+    Raises CohortError; ``where`` is the file or cohort that its sentence names.
     """
     check_expression(expression, where)
-    _check_names(clinical.index, "sample", f"{where}, clinical table")
+    _check_names(clinical.index, "clinical sample", where)
+    _check_names(clinical.columns, "clinical column", where)
     shared = expression.index[expression.index.isin(clinical.index)]
     if not len(shared):
         raise CohortError(
             f"{where}: expression and clinical table have no sample in common (first names: "
             f"{_first(expression.index)} against {_first(clinical.index)}); give both the same names in column Sample."
         )
+    unmatched = {"expression": len(expression) - len(shared), "clinical": len(clinical) - len(shared)}
     clinical = clinical.loc[shared].copy()
     for task in tasks:
         _clean_labels(clinical, task, where)
-    unmatched = {"expression": len(expression) - len(shared), "clinical": len(set(clinical.index) ^ set(shared))}
     return Cohort(expression.loc[shared], clinical, tuple(tasks), {**about, "unmatched": unmatched})
 
 
@@ -173,7 +185,8 @@ def write_cohort(cohort: Cohort, folder: str | Path) -> Path:
         cohort.clinical.rename_axis("Sample").to_csv(draft / "clinical.csv")
         _task_table(cohort.tasks).to_csv(draft / "tasks.csv", index=False)
         about = {key: value for key, value in cohort.about.items() if key != "unmatched"}
-        (draft / "cohort.yml").write_text(yaml.safe_dump(about, sort_keys=False, allow_unicode=True))
+        text = yaml.safe_dump(about, sort_keys=False, allow_unicode=True)
+        (draft / "cohort.yml").write_text(text, encoding="utf-8")
         draft.chmod(0o755)  # mkdtemp makes it private
         draft.rename(folder)
     finally:
@@ -184,14 +197,7 @@ def write_cohort(cohort: Cohort, folder: str | Path) -> Path:
 def read_expression(path: Path) -> pd.DataFrame:
     """Read an expression table, (n, G) float32 indexed by sample; CohortError names the first bad cells."""
     frame = _read_indexed(path)
-    wrong = frame.columns[[not pd.api.types.is_numeric_dtype(kind) for kind in frame.dtypes]]
-    if len(wrong):
-        values = frame[wrong[0]]
-        bad = values[pd.to_numeric(values, errors="coerce").isna() & values.notna()]
-        raise CohortError(
-            f"{path}: column {wrong[0]!r} holds values that are not numbers, {_cells(bad)}; expression must be numeric, "
-            "with missing values left empty."
-        )
+    check_expression(frame, path)
     return frame.astype(np.float32)
 
 
@@ -202,10 +208,14 @@ def read_tasks(path: Path) -> tuple[Task, ...]:
         raise CohortError(f"{path}: expected the columns name,task and at least one row, found {list(table.columns)}.")
     unknown = table[~table["task"].isin(TASK_KINDS)]
     if len(unknown):
-        raise CohortError(f"{path}: unknown task {unknown['task'].iloc[0]!r}; a task is one of {', '.join(TASK_KINDS)}.")
-    plain = table[table["task"].isin(TASK_KINDS[:2])]
-    survival = _survival_task(table, path)
-    return (*(Task(name, kind, (name,)) for name, kind in plain.itertuples(index=False)), *survival)
+        raise CohortError(
+            f"{path}: unknown task {unknown['task'].iloc[0]!r}; a task is one of {', '.join(TASK_KINDS)}."
+        )
+    plain = table.loc[table["task"].isin(TASK_KINDS[:2]), ["name", "task"]]
+    tasks = [Task(name, kind, (name,)) for name, kind in plain.itertuples(index=False)]
+    tasks += _survival_task(table, path)
+    _check_names(pd.Index([task.name for task in tasks]), "task", path)
+    return tuple(tasks)
 
 
 def _survival_task(table: pd.DataFrame, path: Path) -> list[Task]:
@@ -219,7 +229,7 @@ def _survival_task(table: pd.DataFrame, path: Path) -> list[Task]:
             f"{path}: found survival times {times} and events {events}; a task file holds one endpoint, so name one of "
             "each, and put another endpoint into a task file of its own."
         )
-    prefix = os.path.commonprefix([times[0], events[0]]).rstrip("_. ")
+    prefix = os.path.commonprefix([times[0], events[0]]).rstrip("_. ")  # noqa: RUF071, for letters
     return [Task(prefix or "survival", "survival", (times[0], events[0]))]
 
 
@@ -231,7 +241,9 @@ def _task_table(tasks: tuple[Task, ...]) -> pd.DataFrame:
 
 def _existing(path: Path) -> Path:
     if not path.is_file():
-        raise CohortError(f"{path} is missing; a cohort folder holds an expression table, clinical.csv and tasks.csv.")
+        raise CohortError(
+            f"{path} is missing; add it: a cohort folder holds an expression table, clinical.csv and tasks.csv."
+        )
     return path
 
 
@@ -243,51 +255,79 @@ def _expression_file(folder: Path) -> Path:
 
 
 def _read_about(path: Path) -> dict:
-    about = yaml.safe_load(path.read_text()) if path.is_file() else {}
-    return {"name": path.parent.name, **(about or {})}
+    about = {"name": path.parent.resolve().name}
+    try:
+        return {**about, **(yaml.safe_load(path.read_text(encoding="utf-8")) or {})} if path.is_file() else about
+    except (yaml.YAMLError, UnicodeDecodeError, TypeError) as error:
+        raise CohortError(f"{path} cannot be read ({error}); write YAML, a line `key: value` for each.") from error
 
 
 def _read_table(path: Path) -> pd.DataFrame:
-    if path.suffix == ".parquet":
-        return pd.read_parquet(path)
-    separator = "\t" if ".tsv" in path.suffixes else ","
     try:
-        header = pd.read_csv(path, sep=separator, header=None, nrows=1, dtype=str).iloc[0]
-        frame = pd.read_csv(path, sep=separator, low_memory=False)
-    except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError, EOFError, OSError) as error:
-        raise CohortError(f"{path} cannot be read as a table ({error}); give a CSV, TSV or Parquet file.") from error
-    frame.columns = list(header)  # pandas would rename a repeated column, and hide it
+        return pd.read_parquet(path) if path.suffix == ".parquet" else _read_text(path)
+    except (ValueError, EOFError, OSError, zlib.error) as error:  # every parser's errors are ValueErrors
+        raise CohortError(
+            f"{path} cannot be read as a table ({error}); give a whole CSV, TSV or Parquet file."
+        ) from error
+
+
+def _read_text(path: Path) -> pd.DataFrame:
+    options = {"sep": "\t" if ".tsv" in path.suffixes else ",", "low_memory": False}
+    header = pd.read_csv(path, header=None, nrows=1, dtype=str, keep_default_na=False, **options).iloc[0]
+    # Names stay text, or 001 would become 1; the default float parser is off by a bit now and then.
+    frame = pd.read_csv(path, converters={0: str.strip}, float_precision="round_trip", **options)
+    if not isinstance(frame.index, pd.RangeIndex):  # pandas took the first column for row names
+        raise ValueError(f"its rows have more cells than the {len(header)} of its header")
+    frame.columns = list(header.str.strip())  # pandas would rename a repeated column, and hide it
     return frame
 
 
 def _read_indexed(path: Path) -> pd.DataFrame:
     frame = _read_table(path)
     if frame.empty or frame.shape[1] < 2:
-        raise CohortError(f"{path}: the table is empty; it needs a row per sample and a column beside Sample.")
+        raise CohortError(
+            f"{path}: the table is empty ({len(frame)} rows, {frame.shape[1]} columns); it needs a row per sample and "
+            "a column beside Sample, with commas between the cells, or tabs in a .tsv."
+        )
     if frame.columns[0] != "Sample":
         raise CohortError(f"{path}: the first column is {frame.columns[0]!r}; it must be Sample, the sample names.")
-    return frame.set_index("Sample")
+    names = frame.iloc[:, 0]
+    names = names.where(names.notna(), "").astype(str).str.strip()
+    return frame.iloc[:, 1:].set_index(pd.Index(names, name="Sample"))
 
 
 # --- checks of user input -------------------------------------------------------------------------------------
 
 
 def check_expression(frame: pd.DataFrame, where) -> None:
-    """Raise CohortError on an empty table, a repeated sample or gene, or an infinite value."""
+    """Raise CohortError on an empty table, a repeated sample or gene, a text or an infinite value."""
     if frame.empty:
         raise CohortError(f"{where}: the expression table is empty; it needs a row per sample and a column per gene.")
     _check_names(frame.index, "sample", f"{where}, expression table")
     _check_names(frame.columns, "gene", f"{where}, expression table")
-    infinite = np.isinf(frame.to_numpy())
+    _check_numeric(frame, where)
+    infinite = np.abs(frame.astype(float).to_numpy()) > np.finfo(np.float32).max
     if infinite.any():
         gene = frame.columns[infinite.any(0)][0]
-        bad = frame.loc[np.isinf(frame[gene].to_numpy()), gene]
-        raise CohortError(f"{where}: gene {gene!r} is infinite in {_cells(bad)}; replace the value or leave it empty.")
+        bad = frame.loc[infinite[:, infinite.any(0)][:, 0], gene]
+        raise CohortError(f"{where}: gene {gene!r} is infinite in {cells(bad)}; replace the value or leave it empty.")
+
+
+def _check_numeric(frame: pd.DataFrame, where) -> None:
+    wrong = frame.columns[[not pd.api.types.is_numeric_dtype(kind) for kind in frame.dtypes]]
+    if len(wrong):
+        values = frame[wrong[0]]
+        bad = values[pd.to_numeric(values, errors="coerce").isna() & values.notna()]
+        raise CohortError(
+            f"{where}: column {wrong[0]!r} does not hold numbers, {cells(bad if len(bad) else values)}; expression "
+            "must be numeric, with missing values left empty."
+        )
 
 
 def _check_names(names: pd.Index, what: str, where) -> None:
-    if names.hasnans:
-        raise CohortError(f"{where}: {int(names.isna().sum())} of the {what} names are empty; name every {what}.")
+    empty = names.isna() | (names.astype(str) == "")
+    if empty.any():
+        raise CohortError(f"{where}: {int(empty.sum())} of the {what} names are empty; name every {what}.")
     repeated = names[names.duplicated()].unique()
     if len(repeated):
         raise CohortError(f"{where}: {what} {_first(repeated)} stands there more than once; keep one of each name.")
@@ -297,8 +337,8 @@ def _clean_labels(clinical: pd.DataFrame, task: Task, where) -> None:
     for column in task.columns:
         if column not in clinical:
             raise CohortError(
-                f"{where}: tasks.csv names the column {column!r}, which clinical.csv does not have (it has "
-                f"{', '.join(map(str, clinical.columns))}); add the column, or take the row out of tasks.csv."
+                f"{where}: a task needs the column {column!r}, which the clinical table does not have (it has "
+                f"{', '.join(map(str, clinical.columns))}); add the column, or take the row out of the task file."
             )
     if task.kind == "classification":
         clinical[task.name] = _class_labels(clinical[task.name], where)
@@ -314,7 +354,7 @@ def _numbers(labels: pd.Series, where) -> pd.Series:
     bad = labels[(numbers.isna() & labels.notna()) | np.isinf(numbers)]
     if len(bad):
         raise CohortError(
-            f"{where}: clinical column {labels.name!r} holds values that are no finite numbers, {_cells(bad)}; "
+            f"{where}: clinical column {labels.name!r} holds values that are no finite numbers, {cells(bad)}; "
             "correct them or leave them empty."
         )
     return numbers
@@ -323,27 +363,29 @@ def _numbers(labels: pd.Series, where) -> pd.Series:
 def _check_outcome(clinical: pd.DataFrame, time: str, event: str, where) -> None:
     negative = clinical.loc[clinical[time] < 0, time]
     if len(negative):
-        raise CohortError(f"{where}: survival time {time!r} is negative, {_cells(negative)}; correct or empty it.")
+        raise CohortError(f"{where}: survival time {time!r} is negative, {cells(negative)}; correct or empty it.")
     odd = clinical.loc[clinical[event].notna() & ~clinical[event].isin([0, 1]), event]
     if len(odd):
-        raise CohortError(f"{where}: event {event!r} must be 0 (censored) or 1 (event), found {_cells(odd)}.")
+        raise CohortError(f"{where}: event {event!r} must be 0 (censored) or 1 (event), found {cells(odd)}.")
 
 
 def _class_labels(labels: pd.Series, where) -> pd.Series:
-    whole = pd.api.types.is_numeric_dtype(labels) and (labels.dropna() % 1 == 0).all()
+    number = pd.api.types.is_numeric_dtype(labels) and not pd.api.types.is_bool_dtype(labels)
+    whole = number and (labels.dropna() % 1 == 0).all()
     text = (labels.astype("Int64") if whole else labels).astype("string").str.strip()
     text = text.where(text.notna() & (text != ""), np.nan).astype(object)
     counts = text.value_counts()
-    single = counts.index[counts == 1]
+    single = text[text.isin(counts.index[counts == 1])]
     if len(single):
         raise CohortError(
-            f"{where}: class {_first(single)} of column {labels.name!r} is seen once ({_cells(text[text == single[0]])}), "
+            f"{where}: class {_first(single)} of column {labels.name!r} is seen once ({cells(single)}), "
             "so it cannot be both learned and tested; merge it with another class or leave the label empty."
         )
     return text
 
 
-def _cells(values: pd.Series) -> str:
+def cells(values: pd.Series) -> str:
+    """Return the first three values with their samples, for a sentence on what is wrong with them."""
     return ", ".join(f"{sample}: {value}" for sample, value in values.head(3).items())
 
 
@@ -368,6 +410,8 @@ def split(cohort: Cohort, seed: int, fractions: tuple[float, float, float] = (0.
     The stratum is the event, or the first classification label where there is no survival task. Samples without
     that label are a stratum of their own. Raises CohortError where a part would be empty or hold no event.
     """
+    if min(fractions) < 0 or not np.isclose(sum(fractions), 1):
+        raise ValueError(f"fractions are three shares that add up to 1, not {fractions}.")
     patients = cohort.patients()
     strata = _strata(cohort).groupby(patients.to_numpy()).max()
     generator = np.random.default_rng(seed)

@@ -11,6 +11,7 @@ import pandas as pd
 from scipy import stats
 from sklearn import metrics as sk
 from sksurv import metrics as sks
+from sksurv.exceptions import NoComparablePairException
 from sksurv.util import Surv
 
 from txtlib.cohort import Cohort, Task
@@ -31,17 +32,13 @@ def harrell_c(outcome: Outcome, risk: np.ndarray) -> float:
     Ties count half. Harrell et al. 1982, by scikit-survival. NaN where no pair is comparable.
     """
     time, event = outcome
-    if not _comparable(time, event):
-        return np.nan
-    return sks.concordance_index_censored(event == 1, time, risk)[0]
+    return _or_nan(event, sks.concordance_index_censored, event == 1, time, risk)
 
 
 def uno_c(train: Outcome, outcome: Outcome, risk: np.ndarray, horizon: float) -> float:
     """Return Uno's C (2011): Harrell's with weights for censoring, over events up to the horizon; NaN without pairs."""
     known, test = _weighable(train, outcome, horizon)
-    if not _comparable(test["time"], test["event"]):
-        return np.nan
-    return sks.concordance_index_ipcw(known, test, risk, tau=horizon)[0]
+    return _or_nan(test["event"], sks.concordance_index_ipcw, known, test, risk, horizon)
 
 
 def auc_at(train: Outcome, outcome: Outcome, risk: np.ndarray, horizon: float) -> float:
@@ -81,9 +78,14 @@ def _weighable(train: Outcome, outcome: Outcome, horizon: float) -> tuple[np.nda
     return Surv.from_arrays(train[1] == 1, train[0]), cut
 
 
-def _comparable(time: np.ndarray, event: np.ndarray) -> bool:
-    event = event.astype(bool)
-    return bool(event.any()) and time[event].min() < time.max()
+def _or_nan(event: np.ndarray, concordance, *arguments) -> float:
+    if not event.any():
+        return np.nan
+    try:
+        with np.errstate(invalid="ignore"):  # 0 / 0 where all events fall on one time
+            return concordance(*arguments)[0]
+    except NoComparablePairException:
+        return np.nan
 
 
 # --- classes and numbers --------------------------------------------------------------------------------------
@@ -163,6 +165,18 @@ def paired_difference(draws: pd.DataFrame, method: str, floor: str, level: float
     shared = [key for key in draws[method].columns if key in draws[floor].columns]
     sign = np.array([-1 if measure in LOWER_IS_BETTER else 1 for _, measure in shared])
     return summary((draws[method][shared] - draws[floor][shared]) * sign, level)
+
+
+def verdict(low: float, high: float, margin: float = 0.02) -> str:
+    """Say in words what an interval of "better by" allows: the rule of the results ledger.
+
+    better or worse: the interval excludes 0; as good as: it lies within +-margin; else too small to tell.
+    """
+    if low > 0:
+        return "better than"
+    if high < 0:
+        return "worse than"
+    return "as good as" if -margin <= low and high <= margin else "not to be told apart from"
 
 
 Score = Callable[[np.ndarray], float]  # of the rows of one bootstrap sample

@@ -46,22 +46,19 @@ class TxT(nn.Module):
             n_genes=n_genes, outputs=outputs, width=width, layers=layers, heads=heads, dropout=dropout, readout=readout
         )
         self.readout = readout
-        self.vectors = nn.Parameter(torch.empty(n_genes, width))  # (G, d)
-        self.position = Position(width, heads)  # shared by all layers, as in the released code
-        self.blocks = nn.ModuleList(Block(width, heads, dropout) for _ in range(layers))
-        self.norm = nn.LayerNorm(width)
         features = n_genes * width if readout == "flatten" else width
-        self.heads = nn.ModuleDict({task: head(features, size, dropout) for task, size in outputs.items()})
-        self._initialise(vectors, torch.Generator().manual_seed(seed))
-
-    def _initialise(self, vectors: Tensor | None, generator: torch.Generator) -> None:
-        for name, parameter in self.named_parameters():
-            if name != "vectors" and parameter.dim() > 1:
-                nn.init.xavier_uniform_(parameter, generator=generator)
-            elif name.startswith("heads") and name.endswith("bias"):
-                nn.init.zeros_(parameter)
-        with torch.no_grad():
-            self.vectors.copy_(torch.randn(self.vectors.shape, generator=generator) if vectors is None else vectors)
+        with torch.random.fork_rng():  # torch's layers draw from the global generator: leave it as it was
+            torch.manual_seed(seed)
+            self.vectors = nn.Parameter(torch.randn(n_genes, width))  # (G, d)
+            self.position = Position(width, heads)  # shared by all layers, as in the released code
+            self.blocks = nn.ModuleList(Block(width, heads, dropout) for _ in range(layers))
+            self.norm = nn.LayerNorm(width)
+            self.heads = nn.ModuleDict({task: head(features, size, dropout) for task, size in outputs.items()})
+            for name, parameter in self.named_parameters():
+                if name != "vectors" and parameter.dim() > 1:
+                    nn.init.xavier_uniform_(parameter)
+        if vectors is not None:
+            self.vectors.data.copy_(vectors)
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """Map expression x (B, G) to {task: (B, outputs)}."""

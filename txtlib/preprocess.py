@@ -5,10 +5,11 @@ from dataclasses import asdict, dataclass, replace
 import numpy as np
 import pandas as pd
 
-from txtlib.cohort import Cohort, CohortError, Task
+from txtlib.cohort import Cohort, CohortError, Task, cells
 
 MISSING = -1  # the code of a missing class or time cell
 SCALERS = ("minmax", "standard", "rank")
+GRIDS = ("even", "quantile")
 AT_RISK = 10  # an even time grid ends where fewer training patients than this are still followed
 
 
@@ -49,8 +50,9 @@ class Preprocessor:
         return {task.name: sizes.get(task.kind, lambda name: len(self.edges))(task.name) for task in self.tasks}
 
     def with_tasks(self, *names: str) -> "Preprocessor":
-        """Return the same fitted numbers for only the named tasks."""
-        return replace(self, tasks=tuple(task for name in names for task in self.tasks if task.name == name))
+        """Return the same fitted numbers for only the named tasks; KeyError for one that was not fitted."""
+        found = {task.name: task for task in self.tasks}
+        return replace(self, tasks=tuple(found[name] for name in names))
 
     def missing_genes(self, cohort: Cohort) -> list[str]:
         """Return the chosen genes that a cohort does not have; each is filled with its training median."""
@@ -107,8 +109,10 @@ def fit_preprocessor(
     """
     if scaler not in SCALERS:
         raise ValueError(f"scaler is one of {', '.join(SCALERS)}, not {scaler!r}.")
+    if min(n_genes, n_times) < 1:
+        raise ValueError(f"n_genes and n_times are 1 or more, not {n_genes} and {n_times}.")
     genes = variable_genes(train.expression, n_genes, gene_list)
-    values = train.expression[genes].to_numpy(float)
+    values = _values(train.expression[genes])
     fill = np.nanmedian(values, 0)
     return Preprocessor(
         genes=tuple(genes),
@@ -125,11 +129,18 @@ def fit_preprocessor(
 def variable_genes(expression: pd.DataFrame, n_genes: int, gene_list=None) -> list[str]:
     """Return the names of the n most variable genes of (n, G), within a list if there is one; ties by name."""
     within = expression.columns if gene_list is None else expression.columns.intersection(list(gene_list))
-    variance = expression[within].var().dropna()
-    variance = variance[variance > 0]
-    if not len(variance):
-        raise CohortError("No gene varies in the training part (within the gene list, if one was given).")
+    varying = within[expression[within].max() > expression[within].min()]  # a variance of 0 may come out as 1e-17
+    if not len(varying):
+        raise CohortError(
+            f"No gene varies in the training part among the {len(within)} that may be chosen; give more samples, or a "
+            "gene list in the names of the expression table."
+        )
+    variance = pd.Series(np.nanvar(_values(expression[varying]), axis=0, ddof=1), varying)
     return list(variance.sort_index().sort_values(ascending=False, kind="stable").index[:n_genes])
+
+
+def _values(expression: pd.DataFrame) -> np.ndarray:
+    return np.ascontiguousarray(expression.to_numpy(float))  # the last bit of a sum depends on the memory order
 
 
 def gene_table(values: np.ndarray, scaler: str) -> np.ndarray:
@@ -137,7 +148,7 @@ def gene_table(values: np.ndarray, scaler: str) -> np.ndarray:
     if scaler == "rank":
         return np.quantile(values, np.linspace(0, 1, min(len(values), 101)), axis=0)
     low, spread = (values.min(0), np.ptp(values, 0)) if scaler == "minmax" else (values.mean(0), values.std(0))
-    return np.stack([low, np.where(spread > 0, spread, 1.0)])
+    return np.stack([low, np.where(np.ptp(values, 0) > 0, spread, 1.0)])
 
 
 def scale_genes(values: np.ndarray, scaler: str, table: np.ndarray) -> np.ndarray:
@@ -151,17 +162,19 @@ def scale_genes(values: np.ndarray, scaler: str, table: np.ndarray) -> np.ndarra
 
 def time_edges(time: np.ndarray, event: np.ndarray, n_times: int, grid: str = "even") -> np.ndarray:
     """Return the ends of the time cells, at most n_times of them (quantiles may coincide), rising, above 0."""
+    if grid not in GRIDS:
+        raise ValueError(f"grid is one of {', '.join(GRIDS)}, not {grid!r}.")
     known = ~np.isnan(time)
     time, event = time[known], event[known]
-    if grid == "quantile":
-        edges = np.unique(np.quantile(time[event == 1], np.linspace(0, 1, n_times + 1)[1:]))
-    else:
-        last = np.sort(time)[-min(AT_RISK, len(time))]
-        edges = np.linspace(0, last, n_times + 1)[1:]
-    edges = np.unique(edges[edges > 0])
-    if not len(edges):
-        raise CohortError(f"The training part has {len(time)} survival times and no two of them apart: no time grid fits.")
-    return edges
+    ends = time[event == 1] if grid == "quantile" else np.sort(time)[-AT_RISK:][:1]
+    if not (ends > 0).any():
+        raise CohortError(
+            f"The training part has {len(time)} survival times and {int(event.sum())} events, too few above 0 for a "
+            "time grid; use a larger training part, or leave the survival task out."
+        )
+    levels = np.linspace(0, 1, n_times + 1)
+    edges = np.quantile(ends, levels) if grid == "quantile" else np.linspace(0, ends[0], n_times + 1)
+    return np.unique(edges[1:][edges[1:] > 0])
 
 
 def time_cell(time: np.ndarray, edges: np.ndarray) -> np.ndarray:
@@ -173,15 +186,22 @@ def _target_scale(train: Cohort, task: Task) -> tuple[float, float]:
     values = train.clinical[task.name].dropna().to_numpy(float)
     if not len(values):
         raise CohortError(f"{train.name}: no training patient has a value of {task.name!r}; leave the task out.")
-    return float(values.mean()), float(values.std()) or 1.0
+    return float(values.mean()), float(values.std()) if np.ptp(values) > 0 else 1.0
 
 
 def _vocabulary(train: Cohort, task: Task) -> tuple[str, ...]:
-    seen = train.clinical[task.name].dropna().unique()
-    declared = train.about.get("classes", {}).get(task.name, sorted(seen))
+    labels = train.clinical[task.name].dropna()
+    declared = (train.about.get("classes") or {}).get(task.name, sorted(labels.unique()))
+    declared = tuple(dict.fromkeys(map(str, declared)))
     if len(declared) < 2:
-        raise CohortError(f"{train.name}: {task.name!r} needs two classes or more, found {list(declared)}.")
-    undeclared = sorted(set(seen) - set(declared))
-    if undeclared:
-        raise CohortError(f"{train.name}: {task.name!r} has labels {undeclared} that cohort.yml does not declare.")
-    return tuple(declared)
+        raise CohortError(
+            f"{train.name}: {task.name!r} needs two classes or more in the training part, found {list(declared)}; "
+            "leave the task out, or declare its classes in cohort.yml."
+        )
+    undeclared = labels[~labels.isin(declared)]
+    if len(undeclared):
+        raise CohortError(
+            f"{train.name}: column {task.name!r} has labels that cohort.yml does not declare under `classes`, "
+            f"{cells(undeclared)}; declare them there, or correct them in clinical.csv."
+        )
+    return declared

@@ -124,7 +124,8 @@ def fit(
         torch.manual_seed(seed)
         run = Run(network.to(device), kinds, learning_rate, torch.Generator().manual_seed(seed))
         run.resume(checkpoint)
-        bar = tqdm(total=epochs, initial=run.epoch, disable=not progress, desc="epochs", unit="epoch")
+        quiet = {} if progress else {"disable": True}  # said only then, so that TQDM_DISABLE works too
+        bar = tqdm(total=epochs, initial=run.epoch, desc="epochs", unit="epoch", **quiet)
         while run.epoch < epochs and run.epoch - run.best_epoch < patience:
             run.one_epoch(*parts["train"], *parts["val"], batch_size, combine, select)
             run.save(checkpoint)
@@ -250,6 +251,29 @@ class Run:
         self.network.eval()
         tables = (pd.DataFrame(rows) for rows in (self.history, self.conflicts))
         return Trained(self.network, preprocessor, *tables, self.best_epoch)
+
+
+def constant_losses(train: Cohort, validation: Cohort, preprocessor: Preprocessor) -> dict[str, float]:
+    """Return each task's validation loss under the best constant of the training part: what a model must get below."""
+    fitted, judged = (_tensors(preprocessor.encode(part), torch.device("cpu"))[1] for part in (train, validation))
+    return {
+        task.name: _constant_loss(task.kind, preprocessor.outputs[task.name], fitted[task.name], judged[task.name])
+        for task in preprocessor.tasks
+    }
+
+
+def _constant_loss(kind: str, size: int, fitted: tuple[Tensor, ...], judged: tuple[Tensor, ...]) -> float:
+    constant = torch.zeros(1, size, requires_grad=True)
+    optimizer = torch.optim.LBFGS([constant], max_iter=200, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = task_loss(kind, constant.expand(len(fitted[0]), -1), fitted)
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    return task_loss(kind, constant.detach().expand(len(judged[0]), -1), judged).item()
 
 
 def improves(score: float, best: float) -> bool:

@@ -1,0 +1,186 @@
+"""From executed notebooks to a site: stage the sources, run jupyter-book on them, swap a good site in."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
+from copy import deepcopy
+from datetime import UTC, datetime
+from pathlib import Path
+
+import nbformat
+from fingerprint import content, digest
+from glue import Use, without_roles
+from joblib import cpu_count
+from nbformat import NotebookNode
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_output
+from reading import BuildError, title
+from running import plain
+
+# What a page may be, show or include, beside the notebooks.
+STAGED = (
+    "*.md",
+    "LICENSE",
+    "CITATION.cff",
+    "_config.yml",
+    "book/**/*",
+    "data/*",
+    "notebooks/profiles/*.yaml",
+    "txtlib/**/*.py",
+)
+RUNNER = ("book/*.py", "book/__pycache__/*")
+NOT_EXECUTED = "```{note}\nNot executed in this build: the page shows text and code, but no results.\n```"
+JUPYTER_BOOK = (sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build")
+
+
+def stage(root: Path, notebooks: dict[str, NotebookNode], executed: dict[str, NotebookNode], asked: list[Use]) -> Path:
+    """Write what jupyter-book reads into a fresh `_build/src`, and return that folder.
+
+    A notebook that was never `executed` is staged bare, with stand-ins for the glue that pages ask it for.
+    """
+    folder = root / "_build" / "src"
+    shutil.rmtree(folder, ignore_errors=True)
+    (folder / "notebooks").mkdir(parents=True)
+    missing = notebooks.keys() - executed.keys()
+    for file in _sources(root):
+        _copy(root / file, folder / file, missing)
+    for stem, node in notebooks.items():
+        keys = sorted({use.key for use in asked if use.notebook == stem})
+        shown = executed.get(stem) or stand_in(node, keys)
+        nbformat.write(_without_roles(stem, shown, missing), folder / "notebooks" / f"{stem}.ipynb")
+    _write(folder / "book" / "_generated" / "cost.md", cost_table(notebooks, executed))
+    return folder
+
+
+def _sources(root: Path) -> Iterator[Path]:
+    for pattern in STAGED:
+        for file in root.glob(pattern):
+            if file.is_file() and not any(file.match(runner) for runner in RUNNER):
+                yield file.relative_to(root)
+
+
+def _write(file: Path, text: str) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text, encoding="utf-8")
+
+
+def _copy(file: Path, target: Path, missing: set[str]) -> None:
+    if file.suffix == ".md":
+        _write(target, without_roles(file.stem, file.read_text(encoding="utf-8"), missing))
+    else:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, target)
+
+
+def _without_roles(stem: str, node: NotebookNode, missing: set[str]) -> NotebookNode:
+    node = deepcopy(node)
+    for cell in node.cells:
+        if cell.cell_type == "markdown":
+            cell.source = without_roles(f"notebooks/{stem}", cell.source, missing)
+    return node
+
+
+def stand_in(node: NotebookNode, keys: Iterable[str]) -> NotebookNode:
+    """Return a bare notebook with a note under its title, and words for every glue key of `keys`."""
+    text = "not executed"
+    data = {"text/plain": text, "text/markdown": text, "text/latex": rf"$\text{{{text}}}$"}
+    glued = [new_output("display_data", data, metadata={"scrapbook": {"name": key}}) for key in keys]
+    hidden = new_code_cell(outputs=glued, metadata={"tags": ["remove-cell"]})
+    cells = [*node.cells[:1], new_markdown_cell(NOT_EXECUTED), *node.cells[1:], hidden]
+    language = NotebookNode(name="python", pygments_lexer="ipython3")  # papermill writes this when it executes
+    return NotebookNode(node, cells=cells, metadata=NotebookNode(language_info=language))
+
+
+def cost_table(notebooks: dict[str, NotebookNode], executed: dict[str, NotebookNode]) -> str:
+    """Return the cost table in Markdown, for a page of `book/` to include."""
+    rows = [_cost_row(stem, title(node, stem), executed.get(stem)) for stem, node in notebooks.items()]
+    runs = [node.metadata.run for node in executed.values()]
+    seconds, peak = sum(run.seconds for run in runs), max((run.peak_mb for run in runs), default=0)
+    python = ".".join(map(str, sys.version_info[:3]))
+    return "\n".join(
+        [
+            "| page | seconds | peak memory (MB) | profile |",
+            "|:--|--:|--:|:--|",
+            *rows,
+            f"| all (sum, maximum) | {seconds:.1f} | {peak} | |",
+            "",
+            f"Machine: {cpu_count()} cores, Python {python}.",
+            "",
+        ]
+    )
+
+
+def _cost_row(stem: str, name: str, executed: NotebookNode | None) -> str:
+    link = f"[{name}](../notebooks/{stem}.ipynb)".replace("|", r"\|")
+    if executed is None:
+        return f"| {link} | not executed | | |"
+    run = executed.metadata.run
+    return f"| {link} | {run.seconds} | {run.peak_mb} | {run.profile} |"
+
+
+def site_fingerprint(source: Path, root: Path, profile: str) -> str:
+    """Return the fingerprint of a site: everything staged, the versions, and the profile."""
+    versions = root / "constraints.txt"
+    return digest(content(source), content(versions) if versions.is_file() else "", sys.version, profile)
+
+
+def standing(root: Path) -> dict:
+    """Return the marker of the good site in `_build/html`, {} where there is none.
+
+    A build that was killed between two renames has left the good site aside: it comes back first.
+    """
+    site, aside = root / "_build" / "html", root / "_build" / "html.old"
+    if aside.is_dir() and not site.is_dir():
+        os.replace(aside, site)
+    marker = site / ".complete.json"
+    return json.loads(marker.read_text(encoding="utf-8")) if marker.is_file() else {}
+
+
+def render(root: Path, source: Path, pages: list[str], marker: dict) -> None:
+    """Render the staged sources into `_build/html`; a site that is not good never gets there.
+
+    Raises BuildError for a warning of jupyter-book, and for a page that it left out.
+    """
+    output = root / "_build" / "rendering"
+    shutil.rmtree(output, ignore_errors=True)
+    output.mkdir()
+    _jupyter_book(source, output, root / "_build" / "render.log")
+    site = output / "_build" / "html"
+    for page in pages:
+        if not (site / f"{page}.html").is_file():
+            raise BuildError(f"jupyter-book made no page of {page}; its log is _build/render.log")
+    marker = {**marker, "pages": pages, "built_at": datetime.now(UTC).isoformat(timespec="seconds")}
+    _write(site / ".complete.json", json.dumps(marker, indent=1))
+    _swap(site, root / "_build" / "html")
+    shutil.rmtree(output)
+
+
+def _jupyter_book(source: Path, output: Path, log: Path) -> None:
+    config, toc = source / "_config.yml", source / "book" / "_toc.yml"
+    paths = [source, "--config", config, "--toc", toc, "--path-output", output]
+    command = [*JUPYTER_BOOK, *map(str, paths), "-W", "-n", "--keep-going"]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    said = plain(done.stdout)  # jupyter-book colours even a pipe
+    _write(log, said)
+    if done.returncode:
+        print("\n".join(complaints(said, source)), file=sys.stderr)
+        raise BuildError("jupyter-book rejects the book for the reasons above; its log is _build/render.log")
+
+
+def complaints(log: str, source: Path) -> list[str]:
+    """Return the warnings and errors in a log of jupyter-book, paths from the root; else its last lines."""
+    lines = [line for line in log.replace(f"{source}{os.sep}", "").splitlines() if line.strip()]
+    found = [line for line in lines if any(word in line for word in ("WARNING:", "ERROR:", "CRITICAL:"))]
+    return found or lines[-15:]
+
+
+def _swap(new: Path, site: Path) -> None:
+    """Put a folder in the place of another; `standing` repairs what a kill in between leaves."""
+    aside = site.with_name("html.old")
+    shutil.rmtree(aside, ignore_errors=True)
+    if site.exists():
+        os.replace(site, aside)
+    os.replace(new, site)
+    shutil.rmtree(aside, ignore_errors=True)
