@@ -3,6 +3,7 @@
 import base64
 import html
 import io
+import math
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -73,5 +74,5 @@ def glue(key: str, value) -> None:
 
 
 def interval(score: float, low: float, high: float, digits: int = 2) -> str:
-    """Write a score with its interval: ``0.66 (0.55 to 0.76)``."""
-    return f"{score:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+    """Write a score with its interval: ``0.66 (0.55 to 0.76)``; nothing for an undefined one."""
+    return "" if math.isnan(score) else f"{score:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"

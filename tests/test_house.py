@@ -1,0 +1,79 @@
+"""The rules of the house that a machine can check."""
+
+import ast
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[1]
+LIBRARY = sorted((ROOT / "txtlib").rglob("*.py"))
+SOURCES = [*LIBRARY, *sorted((ROOT / "book").glob("*.py"))]
+CORE = ("model.py", "losses.py", "pcgrad.py", "survival.py")
+
+
+def functions(path):
+    tree = ast.parse(path.read_text())
+    return [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+
+
+def body_lines(node):
+    body = node.body[1:] if ast.get_docstring(node) else node.body
+    return body[-1].end_lineno - body[0].lineno + 1 if body else 0
+
+
+def imports(path):
+    tree = ast.parse(path.read_text())
+    names = [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
+    return names + [node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+
+
+def test_the_core_is_thin():
+    assert sum(len((ROOT / "txtlib" / name).read_text().splitlines()) for name in CORE) < 500
+
+
+@pytest.mark.parametrize("where", ["txtlib", "book"])
+def test_functions_are_small(where):
+    sizes = [body_lines(node) for path in SOURCES if where in path.parts for node in functions(path)]
+    assert np.median(sizes) <= 7 and np.percentile(sizes, 90) <= 20 and max(sizes) <= 40
+
+
+@pytest.mark.parametrize("path", LIBRARY, ids=lambda path: path.stem)
+def test_public_things_have_docstrings(path):
+    tree = ast.parse(path.read_text())
+    assert ast.get_docstring(tree)
+    public = [n for n in tree.body if isinstance(n, ast.FunctionDef | ast.ClassDef) and not n.name.startswith("_")]
+    assert [node.name for node in public if not ast.get_docstring(node)] == []
+
+
+@pytest.mark.parametrize(
+    "room, allowed",
+    [
+        ("cohort.py", {"embedded"}),
+        ("embedded.py", {"cohort"}),
+        ("preprocess.py", {"cohort"}),
+        ("network.py", {"cohort"}),
+        ("model.py", set()),
+        ("losses.py", set()),
+        ("pcgrad.py", set()),
+        ("survival.py", set()),
+        ("predictions.py", {"survival"}),
+        ("metrics.py", {"cohort", "predictions", "survival"}),
+        ("figures.py", set()),
+    ],
+)
+def test_rooms_import_only_what_they_may(room, allowed):
+    inside = {name.split(".")[1] for name in imports(ROOT / "txtlib" / room) if name.startswith("txtlib.")}
+    assert inside <= allowed
+
+
+@pytest.mark.parametrize("name", ["model.py", "losses.py", "pcgrad.py"])
+def test_model_and_losses_need_torch_only(name):
+    assert {module.split(".")[0] for module in imports(ROOT / "txtlib" / name)} <= {"torch", "math"}
+
+
+def test_no_pickle_and_no_global_seed():
+    for path in LIBRARY:
+        text = path.read_text()
+        assert not re.search(r"pickle|torch\.save|torch\.load|np\.random\.seed|random\.seed\(", text.replace("never pickle", "").replace("without pickle", "")), path
