@@ -18,10 +18,10 @@ book: .venv/ready  ## Execute the notebooks and render the book [PROFILE=quick] 
 	@$(PY) book/build.py --profile "$(PROFILE)" $(if $(ONLY),--only "$(ONLY)")
 
 test: .venv/ready  ## Run the tests
-	@$(PY) -m pytest -n auto -m "not browser"
+	@$(PY) -m pytest -n auto --ignore=tests/bench
 
-pages: .venv/ready  ## Open every built page in a headless browser, network off (after `make book`)
-	@$(PY) -m pytest -m browser tests/browser
+pages: .venv/ready  ## Open every built page in a headless browser, network off (after make book)
+	@TXT_PAGES=required $(PY) -m pytest tests/browser
 
 notebook: .venv/lab  ## Open JupyterLab on one notebook [N=06]
 	@set -- notebooks/$(N)_*.ipynb; test -f "$$1" || { echo "make notebook: no notebook has the number $(N)"; exit 1; }; \

@@ -117,7 +117,9 @@ def test_measures_are_undefined_not_wrong_without_events(parts):
     train, (time, event) = parts.train.outcome(), parts.test.outcome()
     none = (time, np.zeros_like(event))
     risk = np.ones(len(time))
-    assert np.isnan([m.harrell_c(none, risk), m.uno_c(train, none, risk, HORIZON), m.auc_at(train, none, risk, HORIZON)]).all()
+    assert np.isnan(
+        [m.harrell_c(none, risk), m.uno_c(train, none, risk, HORIZON), m.auc_at(train, none, risk, HORIZON)]
+    ).all()
 
 
 classes = st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from("abc")), min_size=1, max_size=20)
@@ -194,7 +196,9 @@ def test_patients_without_a_label_are_left_out_of_that_task(parts, answers):
     known = parts.test.clinical["Grade"].notna()
     assert not known.all()
     draws = m.score_draws(answers, parts.train, parts.test, HORIZON, 2)
-    expected = m.accuracy(parts.test.clinical["Grade"][known].to_numpy(), answers["trivial"].probabilities["Grade"][known])
+    expected = m.accuracy(
+        parts.test.clinical["Grade"][known].to_numpy(), answers["trivial"].probabilities["Grade"][known]
+    )
     assert draws.iloc[0]["trivial", "Grade", "accuracy"] == pytest.approx(expected)
 
 

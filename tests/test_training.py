@@ -179,7 +179,9 @@ def test_a_patient_without_labels_changes_no_gradient(parts, preprocessor):
 def test_shared_gradient_is_the_combination_and_heads_follow_their_own_task(parts, preprocessor):
     x, labels = training._tensors(preprocessor.encode(parts.train), torch.device("cpu"))
     net = network(preprocessor).eval()
-    run = training.Run(net, {task.name: task.kind for task in preprocessor.tasks}, 0.0, torch.Generator().manual_seed(3))
+    run = training.Run(
+        net, {task.name: task.kind for task in preprocessor.tasks}, 0.0, torch.Generator().manual_seed(3)
+    )
     expected = []
     for loss in run.losses(net(x), labels):
         net.zero_grad()

@@ -47,7 +47,9 @@ def house_style() -> None:
 def show(fig: mpl.figure.Figure, *, alt: str, caption: str) -> None:
     """Show a figure with its caption, then close it. ValueError without alt text, which states what is to be seen."""
     if not alt.strip() or not caption.strip():
-        raise ValueError("A figure needs alt text, which says what it shows to somebody who cannot see it, and a caption.")
+        raise ValueError(
+            "A figure needs alt text, which says what it shows to somebody who cannot see it, and a caption."
+        )
     picture = io.BytesIO()
     fig.savefig(picture, format="png")
     plt.close(fig)

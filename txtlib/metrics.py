@@ -50,9 +50,7 @@ def auc_at(train: Outcome, outcome: Outcome, risk: np.ndarray, horizon: float) -
     return float(sks.cumulative_dynamic_auc(known, test, risk, [horizon])[0][0])
 
 
-def integrated_brier(
-    train: Outcome, outcome: Outcome, curves: np.ndarray, edges: np.ndarray, horizon: float
-) -> float:
+def integrated_brier(train: Outcome, outcome: Outcome, curves: np.ndarray, edges: np.ndarray, horizon: float) -> float:
     """Return the weighted squared error of the curves (n, K), averaged over time up to the horizon.
 
     The average starts at the first follow-up time of the test part, before which nothing can go wrong.

@@ -9,6 +9,7 @@ attention with one more column on queries and keys, and no (B, H, G, G) tensor i
 """
 
 import math
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -135,6 +136,6 @@ class Block(nn.Module):
 def head(features: int, outputs: int, dropout: float) -> nn.Sequential:
     """Build a task's own layers: 128 and 64 units with batch norm, LeakyReLU(0.2) and dropout, then the outputs."""
     sizes, layers = (features, 128, 64), []
-    for before, after in zip(sizes, sizes[1:], strict=False):
+    for before, after in pairwise(sizes):
         layers += [nn.Linear(before, after), nn.BatchNorm1d(after), nn.LeakyReLU(0.2), nn.Dropout(dropout)]
     return nn.Sequential(*layers, nn.Linear(sizes[-1], outputs))

@@ -118,7 +118,9 @@ def fit(
     device = _device(device)
     select = select or next((task.name for task in preprocessor.tasks if task.kind == "survival"), "all")
     _check(select, preprocessor, train)
-    parts = {name: _tensors(preprocessor.encode(part), device) for name, part in (("train", train), ("val", validation))}
+    parts = {
+        name: _tensors(preprocessor.encode(part), device) for name, part in (("train", train), ("val", validation))
+    }
     kinds = {task.name: task.kind for task in preprocessor.tasks}
     with torch.random.fork_rng():  # dropout knows only the global generator
         torch.manual_seed(seed)
@@ -176,7 +178,9 @@ class Run:
         """Make one optimiser step; return losses (T,) and gradient cosines (T, T)."""
         losses = self.losses(self.network(x), labels)
         shared = self.network.shared_parameters()
-        jacobian = torch.stack([self._gradient(task, loss, shared) for task, loss in zip(self.kinds, losses, strict=True)])
+        jacobian = torch.stack(
+            [self._gradient(task, loss, shared) for task, loss in zip(self.kinds, losses, strict=True)]
+        )
         combined = combine(jacobian, self.generator).split([parameter.numel() for parameter in shared])
         for parameter, gradient in zip(shared, combined, strict=True):
             parameter.grad = gradient.view_as(parameter)

@@ -79,7 +79,14 @@ def test_plain_papermill_runs_a_notebook_on_a_cohort_folder(tmp_path):
     folder = write_cohort(load_cohort("gse7390"), tmp_path / "my cohort")
     out = tmp_path / "out.ipynb"
     options = ["-p", "cohort", str(folder), "-p", "epochs", "2", "-p", "resamples", "5"]
-    command = [sys.executable, "-m", "papermill", "--no-progress-bar", str(ROOT / "notebooks/06_training.ipynb"), str(out)]
+    command = [
+        sys.executable,
+        "-m",
+        "papermill",
+        "--no-progress-bar",
+        str(ROOT / "notebooks/06_training.ipynb"),
+        str(out),
+    ]
     subprocess.run([*command, *options], cwd=ROOT, check=True, capture_output=True)
     executed = json.loads(out.read_text())
     assert all(cell["execution_count"] for cell in executed["cells"] if cell["cell_type"] == "code")

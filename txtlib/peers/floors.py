@@ -18,7 +18,9 @@ class Trivial:
             time, event = _known(train)
             self.edges = np.unique(time[time > 0])
             self.curve = KaplanMeierFitter().fit(time, event).survival_function_at_times(self.edges).to_numpy()
-        labels = {task.name: (task.kind, train.clinical[task.name].dropna()) for task in train.tasks if len(task.columns) == 1}
+        labels = {
+            task.name: (task.kind, train.clinical[task.name].dropna()) for task in train.tasks if len(task.columns) == 1
+        }
         self.medians = {name: seen.median() for name, (kind, seen) in labels.items() if kind == "regression"}
         self.shares = {
             name: seen.value_counts(normalize=True) for name, (kind, seen) in labels.items() if kind == "classification"
