@@ -220,3 +220,41 @@ def test_a_method_that_only_ranks_gets_ranking_measures_only(parts):
 )
 def test_words_come_from_the_interval(low, high, words):
     assert m.verdict(low, high) == words
+
+
+@given(st.integers(0, 10_000), st.sampled_from([0.5, 0.9]))
+@settings(deadline=None, max_examples=30)
+def test_equal_to_scikit_survival_on_random_data_with_ties_and_heavy_censoring(seed, censored):
+    generator = np.random.default_rng(seed)
+    time = generator.integers(1, 40, 300).astype(float)
+    time[0] = 41.0  # scikit-survival refuses test times beyond the last training time
+    event = (generator.random(300) > censored).astype(float)
+    train, test = (time[:200], event[:200]), (time[200:], event[200:])
+    risk, tau = generator.integers(0, 20, 100).astype(float), 25.0
+    edges = np.arange(1.0, 41.0)
+    curves = np.sort(generator.random((100, 40)))[:, ::-1]
+    known, packed = (Surv.from_arrays(e == 1, t) for t, e in (train, test))
+    grid = np.linspace(0, tau, m.GRID + 1)[1:]
+    grid = grid[grid >= test[0].min()]
+    at_grid = np.stack([np.interp(grid, np.r_[0, edges], np.r_[1, row]) for row in curves])
+    close = dict(rel=1e-10, nan_ok=True)
+    assert m.harrell_c(test, risk) == pytest.approx(
+        sks.concordance_index_censored(test[1] == 1, test[0], risk)[0], **close
+    )
+    assert m.uno_c(train, test, risk, tau) == pytest.approx(
+        sks.concordance_index_ipcw(known, packed, risk, tau)[0], **close
+    )
+    auc = sks.cumulative_dynamic_auc(known, packed, risk, [tau])[0][0]
+    assert m.auc_at(train, test, risk, tau) == pytest.approx(auc, **close)
+    brier = sks.integrated_brier_score(known, packed, at_grid, grid)
+    assert m.integrated_brier(train, test, curves, edges, tau) == pytest.approx(brier, **close)
+
+
+def test_brier_score_depends_on_the_training_parts_censoring(parts, answers):
+    time, event = parts.train.outcome()
+    early = np.where(event == 1, time, np.minimum(time, np.where(np.arange(len(time)) % 2, 600.0, time)))
+    scores = [
+        m.integrated_brier(train, parts.test.outcome(), answers["cox"].survival, answers["cox"].edges, HORIZON)
+        for train in ((time, event), (early, event))
+    ]
+    assert scores[0] != pytest.approx(scores[1], rel=1e-3)

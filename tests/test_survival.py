@@ -51,3 +51,24 @@ def test_risk_is_one_minus_survival_at_the_horizon():
 def test_beyond_the_grid_nothing_is_known(horizon):
     with pytest.raises(ValueError, match=r"known from time 0 to 8.*choose an earlier horizon"):
         risk(np.full((1, 4), 0.5), EDGES, horizon)
+
+
+def published_risk(curves):
+    """The released code's score: hazards f_j / S_{j+1} summed over cells, and summed again over time."""
+    steps = np.concatenate([np.ones((len(curves), 1)), curves, np.full((len(curves), 1), 1e-7)], 1)
+    hazard = (steps[:, :-2] - steps[:, 1:-1]) / steps[:, 1:-1]
+    return np.cumsum(hazard, 1).sum(1)
+
+
+@given(st.integers(0, 1000))
+@settings(deadline=None, max_examples=30)
+def test_risk_at_a_horizon_does_not_see_how_the_tail_is_split(seed):
+    # D5: curves equal up to the horizon, the mass beyond it dealt out at random; only the released score moves
+    generator = np.random.default_rng(seed)
+    edges = np.arange(1.0, 11.0)
+    start = np.sort(generator.uniform(0.5, 1, (6, 5)))[:, ::-1]
+    tails = [start[:, -1:] * (1 - np.cumsum(generator.dirichlet(np.ones(6) * 0.3, 6), 1)[:, :5]) for _ in range(2)]
+    one, other = (np.concatenate([start, np.clip(tail, 1e-7, 1)], 1) for tail in tails)
+    np.testing.assert_array_equal(risk(one, edges, 5.0), risk(other, edges, 5.0))
+    np.testing.assert_array_equal(rmst(one, edges, 5.0), rmst(other, edges, 5.0))
+    assert not np.allclose(published_risk(one), published_risk(other), rtol=0.01)

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -238,3 +239,34 @@ def test_constant_losses_are_those_of_the_best_constant(parts, preprocessor):
         adam.step()
     cell, event = (torch.from_numpy(part) for part in preprocessor.encode(parts.validation).labels["DM"])
     assert losses["DM"] == pytest.approx(mtlr_nll(psi.detach().expand(len(cell), -1), cell, event).item(), rel=1e-3)
+
+
+def plain_sum(jacobian, generator):
+    return jacobian.sum(0)
+
+
+def test_the_order_of_the_tasks_does_not_decide_the_kept_epoch(parts, preprocessor):
+    # D1: the released code follows whichever task comes first
+    epochs = []
+    for names in (["Age", "Size", "Grade", "ER", "DM"], ["DM", "ER", "Grade", "Size", "Age"]):
+        ordered = preprocessor.with_tasks(*names)
+        net = TxT(12, ordered.outputs, width=8, layers=1, heads=2, dropout=0.0, readout="mean")
+        net.load_state_dict(network(preprocessor).state_dict())
+        options = dict(epochs=8, batch_size=32, learning_rate=1e-3, combine=plain_sum, progress=False)
+        epochs.append(fit(net, parts.train, parts.validation, ordered, **options).best_epoch)
+    assert epochs[0] == epochs[1]
+
+
+def test_a_task_in_other_units_changes_no_other_task(parts):
+    # D2: upstream, years and millimetres enter the loss raw; a power of two keeps the arithmetic exact
+    answers = []
+    for factor in (1.0, 8.0):
+        train, validation, test = (
+            replace(part, clinical=part.clinical.assign(Age=part.clinical["Age"] * factor)) for part in parts
+        )
+        fitted = fit_preprocessor(train, n_genes=12, n_times=5, grid="quantile")
+        trained = fit(network(fitted), train, validation, fitted, epochs=3, learning_rate=1e-3, progress=False)
+        answers.append(trained.predict(test))
+    np.testing.assert_array_equal(answers[0].survival, answers[1].survival)
+    np.testing.assert_array_equal(answers[0].values["Size"], answers[1].values["Size"])
+    np.testing.assert_array_equal(answers[0].values["Age"] * 8, answers[1].values["Age"])
