@@ -69,10 +69,10 @@ def test_fused_gradients_equal_those_of_the_loops():
 def test_position_is_one_number_per_head():
     net, x = small(), patients()
     with torch.no_grad():
-        q, k, _ = net.blocks[0].project(net.vectors.expand(3, -1, -1), x, net.position())
-        expected = torch.einsum("h,ni,nj->nhij", net.position(), x, x)
-    torch.testing.assert_close(q[..., -1:] @ k[..., -1:].transpose(-1, -2), expected)
-    assert net.position().shape == (2,)
+        q, k = net.position(x, 0)
+        expected = torch.einsum("h,ni,nj->nhij", net.position.strength(), x, x)
+    torch.testing.assert_close(q @ k.transpose(-1, -2), expected)
+    assert net.position.strength().shape == (2,)
 
 
 @given(st.integers(0, 1000))

@@ -7,6 +7,7 @@ import torch
 from safetensors import safe_open
 
 from txtlib import training
+from txtlib.balance import GradNorm, UncertaintyWeights, plain_sum, surgery
 from txtlib.cohort import load_cohort, split
 from txtlib.losses import mtlr_nll
 from txtlib.model import TxT
@@ -110,8 +111,9 @@ def test_patience_ends_training(parts, preprocessor, monkeypatch):
     assert trained.best_epoch == 2 and trained.history["epoch"].max() == 6
 
 
-def test_a_killed_run_goes_on_to_the_same_numbers(parts, preprocessor, tmp_path, monkeypatch):
-    whole = short_fit(parts, preprocessor, epochs=5)
+@pytest.mark.parametrize("combine", [lambda: surgery, lambda: UncertaintyWeights(5), lambda: GradNorm(5)])
+def test_a_killed_run_goes_on_to_the_same_numbers(parts, preprocessor, tmp_path, monkeypatch, combine):
+    whole = short_fit(parts, preprocessor, epochs=5, combine=combine())
     state = tmp_path / "run.safetensors"
     epoch = training.Run.one_epoch
 
@@ -122,8 +124,8 @@ def test_a_killed_run_goes_on_to_the_same_numbers(parts, preprocessor, tmp_path,
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(training.Run, "one_epoch", killed)
-        short_fit(parts, preprocessor, epochs=5, checkpoint=state)
-    resumed = short_fit(parts, preprocessor, epochs=5, checkpoint=state)
+        short_fit(parts, preprocessor, epochs=5, combine=combine(), checkpoint=state)
+    resumed = short_fit(parts, preprocessor, epochs=5, combine=combine(), checkpoint=state)
     assert_same(whole, resumed)
     assert whole.history.drop(columns="seconds").equals(resumed.history.drop(columns="seconds"))
 
@@ -168,7 +170,7 @@ def test_a_patient_without_labels_changes_no_gradient(parts, preprocessor):
     encoded = preprocessor.encode(parts.train)
     x, labels = training._tensors(encoded, torch.device("cpu"))
     net = network(preprocessor).eval()
-    run = training.Run(net, {task.name: task.kind for task in preprocessor.tasks}, 1e-3, torch.Generator())
+    run = training.Run(net, {task.name: task.kind for task in preprocessor.tasks}, 1e-3, surgery, torch.Generator())
     blank = {name: tuple(array.clone() for array in arrays) for name, arrays in labels.items()}
     for name, (first, *_) in blank.items():
         first[0] = torch.nan if run.kinds[name] == "regression" else -1
@@ -181,7 +183,7 @@ def test_shared_gradient_is_the_combination_and_heads_follow_their_own_task(part
     x, labels = training._tensors(preprocessor.encode(parts.train), torch.device("cpu"))
     net = network(preprocessor).eval()
     run = training.Run(
-        net, {task.name: task.kind for task in preprocessor.tasks}, 0.0, torch.Generator().manual_seed(3)
+        net, {task.name: task.kind for task in preprocessor.tasks}, 0.0, surgery, torch.Generator().manual_seed(3)
     )
     expected = []
     for loss in run.losses(net(x), labels):
@@ -189,7 +191,7 @@ def test_shared_gradient_is_the_combination_and_heads_follow_their_own_task(part
         loss.backward(retain_graph=True)
         expected.append(torch.cat([p.grad.flatten() for p in net.shared_parameters()]))
     own = {name: p.grad.clone() for name, p in net.heads["DM"].named_parameters()}  # DM is the last task
-    run._step(x, labels, pcgrad)
+    run._step(x, labels)
     combined = pcgrad(torch.stack(expected), torch.Generator().manual_seed(3))
     ours = torch.cat([p.grad.flatten() for p in net.shared_parameters()])
     torch.testing.assert_close(ours, combined, atol=1e-6, rtol=1e-4)
@@ -239,10 +241,6 @@ def test_constant_losses_are_those_of_the_best_constant(parts, preprocessor):
         adam.step()
     cell, event = (torch.from_numpy(part) for part in preprocessor.encode(parts.validation).labels["DM"])
     assert losses["DM"] == pytest.approx(mtlr_nll(psi.detach().expand(len(cell), -1), cell, event).item(), rel=1e-3)
-
-
-def plain_sum(jacobian, generator):
-    return jacobian.sum(0)
 
 
 def test_the_order_of_the_tasks_does_not_decide_the_kept_epoch(parts, preprocessor):

@@ -51,7 +51,8 @@ class TxT(nn.Module):
         with torch.random.fork_rng():  # torch's layers draw from the global generator: leave it as it was
             torch.manual_seed(seed)
             self.vectors = nn.Parameter(torch.randn(n_genes, width))  # (G, d)
-            self.position = Position(width, heads)  # shared by all layers, as in the released code
+            self.position = Position(width, heads)
+            self.value = None  # variants may add a module of x to the tokens (txtlib/variants.py); TxT does not
             self.blocks = nn.ModuleList(Block(width, heads, dropout) for _ in range(layers))
             self.norm = nn.LayerNorm(width)
             self.heads = nn.ModuleDict({task: head(features, size, dropout) for task, size in outputs.items()})
@@ -69,18 +70,21 @@ class TxT(nn.Module):
 
     def encode(self, x: Tensor) -> Tensor:
         """Map expression x (B, G) to each gene's vector in each patient's context, (B, G, d)."""
-        hidden = self.vectors.expand(len(x), -1, -1)  # (B, G, d): equal for all patients at the start
-        for block in self.blocks:
-            hidden = block(hidden, x, self.position())
-        return self.norm(hidden)
+        return self.norm(self._hidden(x, len(self.blocks)))
 
     def attention(self, x: Tensor, layer: int) -> Tensor:
         """Return the attention of layer 0 <= layer < L in each head, (B, H, G, G): rows are queries, each sums to 1."""
-        hidden = self.vectors.expand(len(x), -1, -1)  # (B, G, d)
-        for block in self.blocks[:layer]:
-            hidden = block(hidden, x, self.position())
-        q, k, _ = self.blocks[layer].project(hidden, x, self.position())  # (B, H, G, d_head + 1)
+        q, k, _ = self.blocks[layer].project(self._hidden(x, layer), *self.position(x, layer))
         return (q @ k.transpose(-1, -2)).softmax(-1)
+
+    def _hidden(self, x: Tensor, layer: int) -> Tensor:
+        """Return the vectors that enter a layer, (B, G, d): at the first one they are equal for all patients."""
+        hidden = self.vectors.expand(len(x), -1, -1)
+        if self.value is not None:
+            hidden = hidden + self.value(x[..., None])
+        for number, block in enumerate(self.blocks[:layer]):
+            hidden = block(hidden, *self.position(x, number))
+        return hidden
 
     def shared_parameters(self) -> list[nn.Parameter]:
         """Return the parameters that all tasks share: everything but the heads."""
@@ -96,8 +100,16 @@ class Position(nn.Module):
         self.key = nn.Parameter(torch.empty(width, 1))
         self.n_heads = heads
 
-    def forward(self) -> Tensor:
-        """Return c (H,), such that the positional score of genes i and j is c_h x_i x_j."""
+    def forward(self, x: Tensor, layer: int) -> tuple[Tensor, Tensor]:
+        """Return c_h x_i for the queries and x_j for the keys, each (B, H, G, 1): their products are c_h x_i x_j.
+
+        All layers share them, as in the released code, so ``layer`` plays no role here.
+        """
+        x = x[:, None, :, None].expand(-1, self.n_heads, -1, 1)
+        return self.strength().view(-1, 1, 1) * x, x
+
+    def strength(self) -> Tensor:
+        """Return c (H,), the number per head that is left of u_q and u_k."""
         product = (self.query * self.key).view(self.n_heads, -1)  # (H, d_head)
         return product.sum(1) / math.sqrt(2 * product.shape[1])
 
@@ -113,24 +125,24 @@ class Block(nn.Module):
         self.wide, self.narrow = nn.Linear(width, 4 * width, bias=False), nn.Linear(4 * width, width, bias=False)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, hidden: Tensor, x: Tensor, c: Tensor) -> Tensor:
-        """Map hidden (B, G, d), expression x (B, G) and c (H,) to (B, G, d)."""
-        q, k, v = self.project(hidden, x, c)
-        v = F.pad(v, (0, 1))  # (B, H, G, d_head + 1): the fused kernel wants one width for all three
-        mixed = F.scaled_dot_product_attention(q, k, v, scale=1.0)[..., :-1]  # (B, H, G, d_head)
-        hidden = hidden + self.dropout(self.out(mixed.transpose(1, 2).flatten(2)))  # (B, G, d)
+    def forward(self, hidden: Tensor, query_position: Tensor, key_position: Tensor) -> Tensor:
+        """Map hidden (B, G, d) to (B, G, d); the positions are m more columns of queries and keys, (B, H, G, m)."""
+        q, k, v = self.project(hidden, query_position, key_position)
+        v = F.pad(v, (0, q.shape[-1] - v.shape[-1]))  # the fused kernel wants one width for all three
+        mixed = F.scaled_dot_product_attention(q, k, v, scale=1.0)  # (B, H, G, d_head + m)
+        mixed = mixed[..., : hidden.shape[-1] // self.n_heads].transpose(1, 2).flatten(2)  # (B, G, d)
+        hidden = hidden + self.dropout(self.out(mixed))
         return hidden + self.dropout(self.narrow(F.relu(self.wide(self.norm2(hidden)))))
 
-    def project(self, hidden: Tensor, x: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return queries and keys (B, H, G, d_head + 1), whose dot products are the whole score, and values."""
+    def project(self, hidden: Tensor, query_position: Tensor, key_position: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return queries and keys (B, H, G, d_head + m), whose dot products are the whole score, and values."""
         hidden = self.norm1(hidden)
         q, k, v = (  # (B, H, G, d_head)
             layer(hidden).unflatten(2, (self.n_heads, -1)).transpose(1, 2)
             for layer in (self.query, self.key, self.value)
         )
-        position = x[:, None, :, None].expand(-1, self.n_heads, -1, 1)  # (B, H, G, 1)
-        q = torch.cat([q / math.sqrt(2 * q.shape[-1]), c.view(-1, 1, 1) * position], -1)
-        return q, torch.cat([k, position], -1), v
+        q = torch.cat([q / math.sqrt(2 * q.shape[-1]), query_position], -1)
+        return q, torch.cat([k, key_position], -1), v
 
 
 def head(features: int, outputs: int, dropout: float) -> nn.Sequential:

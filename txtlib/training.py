@@ -4,6 +4,7 @@ import json
 import math
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,13 +16,14 @@ from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
+from txtlib.balance import surgery
 from txtlib.cohort import Cohort
 from txtlib.losses import task_loss
-from txtlib.model import TxT
-from txtlib.pcgrad import gradient_cosines, pcgrad
+from txtlib.pcgrad import gradient_cosines
 from txtlib.predictions import Predictions
 from txtlib.preprocess import Encoded, Preprocessor
 from txtlib.survival import survival_curves
+from txtlib.variants import variant
 
 Labels = dict[str, tuple[Tensor, ...]]
 ROWS_AT_ONCE = 256  # patients per forward pass where no gradient is needed
@@ -58,13 +60,13 @@ class Trained:
 
 
 def load_trained(path: str | Path) -> Trained:
-    """Read back a TxT that ``Trained.save`` wrote."""
+    """Read back a TxT, or a variant of it, that ``Trained.save`` wrote."""
     tensors, about = _read(path)
     parts = {"network": {}, "preprocessor": {}}
     for key, value in tensors.items():
         part, name = key.split(".", 1)
         parts[part][name] = value
-    network = TxT(**about["settings"])
+    network = variant(**{"variant": "product", **about["settings"]})
     network.load_state_dict(parts["network"])
     arrays = {name: value.numpy() for name, value in parts["preprocessor"].items()}
     tables = (pd.DataFrame(about[name]) for name in ("history", "conflicts"))
@@ -97,7 +99,7 @@ def fit(
     batch_size: int = 64,
     learning_rate: float = 1e-4,
     select: str | None = None,
-    combine=pcgrad,
+    combine=surgery,
     seed: int = 0,
     device: str = "auto",
     checkpoint: str | Path | None = None,
@@ -107,8 +109,8 @@ def fit(
 
     ``select`` is a task, or "all" for the mean over tasks; by default the survival task (its loss is the survival
     log score), or "all" without one. Training ends after ``epochs``, or ``patience`` epochs without a better
-    score; a score that is not finite is never better. ``combine(jacobian (T, P), generator) -> (P,)`` joins the
-    tasks' gradients on the shared parameters; each head follows its own task. All randomness (order, dropout,
+    score; a score that is not finite is never better. ``combine`` joins the tasks' gradients on the
+    shared parameters (txtlib/balance.py); each head follows its own task. All randomness (order, dropout,
     combine) comes from ``seed``. ``checkpoint`` names a file that is rewritten after each epoch: a run that was
     killed and is started again with the same arguments goes on from it, to the same numbers.
 
@@ -124,12 +126,12 @@ def fit(
     kinds = {task.name: task.kind for task in preprocessor.tasks}
     with torch.random.fork_rng():  # dropout knows only the global generator
         torch.manual_seed(seed)
-        run = Run(network.to(device), kinds, learning_rate, torch.Generator().manual_seed(seed))
+        run = Run(network.to(device), kinds, learning_rate, combine, torch.Generator().manual_seed(seed))
         run.resume(checkpoint)
         quiet = {} if progress else {"disable": True}  # said only then, so that TQDM_DISABLE works too
         bar = tqdm(total=epochs, initial=run.epoch, desc="epochs", unit="epoch", **quiet)
         while run.epoch < epochs and run.epoch - run.best_epoch < patience:
-            run.one_epoch(*parts["train"], *parts["val"], batch_size, combine, select)
+            run.one_epoch(*parts["train"], *parts["val"], batch_size, select)
             run.save(checkpoint)
             bar.update()
             bar.set_postfix(best=f"{run.best_score:.4f}", epoch=run.best_epoch)
@@ -144,6 +146,7 @@ class Run:
     network: torch.nn.Module
     kinds: dict[str, str]
     learning_rate: float
+    combine: Callable[[Tensor, Tensor, torch.Generator], Tensor]
     generator: torch.Generator
     epoch: int = 0
     best_score: float = math.inf
@@ -155,13 +158,13 @@ class Run:
     def __post_init__(self):
         self.optimizer = torch.optim.Adam(self.network.parameters(), self.learning_rate)
 
-    def one_epoch(self, x, labels, val_x, val_labels, batch_size, combine, select) -> None:
+    def one_epoch(self, x, labels, val_x, val_labels, batch_size, select) -> None:
         """Train on every patient once, validate, and keep the weights if they are the best so far."""
         start = time.perf_counter()
         self.epoch += 1
         self.network.train()
         batches = shuffled_batches(len(x), batch_size, self.generator)
-        steps = [self._step(x[rows], _take(labels, rows), combine) for rows in batches]
+        steps = [self._step(x[rows], _take(labels, rows)) for rows in batches]
         losses = {"train": torch.stack([loss for loss, _ in steps]).mean(0).tolist()}
         losses["validation"] = torch.stack(self.losses(_forward(self.network, val_x), val_labels)).tolist()
         self._record(losses, torch.stack([cosine for _, cosine in steps]).mean(0), time.perf_counter() - start)
@@ -174,18 +177,19 @@ class Run:
         """Return each task's mean loss, in the order of ``kinds``."""
         return [task_loss(kind, outputs[task], labels[task]) for task, kind in self.kinds.items()]
 
-    def _step(self, x: Tensor, labels: Labels, combine) -> tuple[Tensor, Tensor]:
+    def _step(self, x: Tensor, labels: Labels) -> tuple[Tensor, Tensor]:
         """Make one optimiser step; return losses (T,) and gradient cosines (T, T)."""
         losses = self.losses(self.network(x), labels)
         shared = self.network.shared_parameters()
         jacobian = torch.stack(
             [self._gradient(task, loss, shared) for task, loss in zip(self.kinds, losses, strict=True)]
         )
-        combined = combine(jacobian, self.generator).split([parameter.numel() for parameter in shared])
+        losses = torch.stack(losses).detach()
+        combined = self.combine(jacobian, losses, self.generator).split([parameter.numel() for parameter in shared])
         for parameter, gradient in zip(shared, combined, strict=True):
             parameter.grad = gradient.view_as(parameter)
         self.optimizer.step()
-        return torch.stack(losses).detach().cpu(), gradient_cosines(jacobian).cpu()
+        return losses.cpu(), gradient_cosines(jacobian).cpu()
 
     def _gradient(self, task: str, loss: Tensor, shared: list[Tensor]) -> Tensor:
         """Give the task's head its gradient; return that of the shared parameters, flat (P,)."""
@@ -214,6 +218,7 @@ class Run:
         tensors = {f"network.{key}": value for key, value in self.network.state_dict().items()}
         tensors |= {f"best.{key}": value for key, value in self.best.items()}
         tensors |= {f"adam.{row}.{key}": value for row, slot in slots.items() for key, value in slot.items()}
+        tensors |= {f"combine.{key}": value for key, value in _tensors_of(self.combine).items()}
         tensors |= {"random.order": self.generator.get_state(), "random.dropout": torch.get_rng_state()}
         scores = {key: getattr(self, key) for key in ("epoch", "best_score", "best_epoch", "history", "conflicts")}
         _write(tensors, {**scores, "settings": self.network.settings}, path)
@@ -225,13 +230,15 @@ class Run:
         tensors, about = _read(path)
         if about.pop("settings") != json.loads(json.dumps(self.network.settings)):
             raise ValueError(f"{path} holds the state of another network: remove it, or name another checkpoint.")
-        named = {part: {} for part in ("network", "best", "adam", "random")}
+        named = {part: {} for part in ("network", "best", "adam", "combine", "random")}
         for key, value in tensors.items():
             part, name = key.split(".", 1)
             named[part][name] = value
         self.network.load_state_dict(named["network"])
         self.best = named["best"]
         self._restore_adam(named["adam"])
+        for name, value in named["combine"].items():
+            setattr(self.combine, name, value)
         self.generator.set_state(named["random"]["order"])
         torch.set_rng_state(named["random"]["dropout"])
         for key, value in about.items():
@@ -308,6 +315,10 @@ def _check(select: str, preprocessor: Preprocessor, train: Cohort) -> None:
 
 def _device(name: str) -> torch.device:
     return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+
+
+def _tensors_of(combine) -> dict[str, Tensor]:
+    return {name: value for name, value in vars(combine).items() if isinstance(value, Tensor)}
 
 
 def _tensors(encoded: Encoded, device: torch.device) -> tuple[Tensor, Labels]:
