@@ -86,6 +86,31 @@ class Cohort:
         """Return these samples, in this order."""
         return replace(self, expression=self.expression.loc[samples], clinical=self.clinical.loc[samples])
 
+    @classmethod
+    def from_anndata(cls, adata, tasks: pd.DataFrame | None = None) -> "Cohort":
+        """Take expression from ``X`` (n, G), dense or sparse, and labels from ``obs``, checked as a folder's are.
+
+        ``tasks`` has the columns name and task, as tasks.csv; by default it is ``uns["tasks"]``, where
+        ``to_anndata`` leaves it, and so is what ``cohort.yml`` would say, in ``uns["about"]``. Raises CohortError.
+        """
+        about = yaml.safe_load(adata.uns.get("about", "{}"))  # text, since a file turns lists into arrays
+        where = about.get("name", "AnnData object")
+        if tasks is None and "tasks" not in adata.uns:
+            raise CohortError(
+                f"{where}: no tasks; give a table with the columns name,task, or put it into uns['tasks']."
+            )
+        table = pd.DataFrame(adata.uns["tasks"] if tasks is None else tasks).astype(str)
+        labels = adata.obs.apply(lambda column: column.astype(object) if column.dtype == "category" else column)
+        return make_cohort(adata.to_df(), labels, parse_tasks(table, where), about, where)
+
+    def to_anndata(self):
+        """Return an AnnData: expression in X, labels in obs, tasks and about in uns, as ``from_anndata`` reads them."""
+        from anndata import AnnData  # slow to import, and needed here only
+
+        tasks = {column: values.to_list() for column, values in _task_table(self.tasks).items()}
+        about = {key: value for key, value in self.about.items() if key != "unmatched"}
+        return AnnData(self.expression, obs=self.clinical.copy(), uns={"tasks": tasks, "about": yaml.safe_dump(about)})
+
     def outcome(self) -> tuple[np.ndarray, np.ndarray]:
         """Return time (n,) in the cohort's unit and event (n,) as 0.0/1.0, both NaN where either is missing."""
         if self.survival_task is None:
@@ -137,11 +162,13 @@ def cohort_folder(name_or_path: str | Path) -> Path | None:
 def load_cohort(name_or_path: str | Path, tasks: str = "tasks.csv") -> Cohort:
     """Read a cohort by path or name, join its tables by sample name and check every value.
 
-    ``tasks`` names the task file, so that one folder can hold several endpoints. Samples that only one of the
+    The path of an AnnData file (.h5ad) is read by ``Cohort.from_anndata``. ``tasks`` names the task file, so that one folder can hold several endpoints. Samples that only one of the
     two tables has are left out and counted in ``about["unmatched"]``. Raises CohortError.
     """
     from txtlib.embedded import EMBEDDED
 
+    if str(name_or_path).endswith(".h5ad"):
+        return _read_h5ad(Path(name_or_path))
     folder = cohort_folder(name_or_path)
     if folder is None:
         return EMBEDDED[str(name_or_path)]()
@@ -203,7 +230,11 @@ def read_expression(path: Path) -> pd.DataFrame:
 
 def read_tasks(path: Path) -> tuple[Task, ...]:
     """Read ``tasks.csv``; the survival task is named by what its two columns' names start with (OS_duration: OS)."""
-    table = _read_table(path)
+    return parse_tasks(_read_table(path), path)
+
+
+def parse_tasks(table: pd.DataFrame, path) -> tuple[Task, ...]:
+    """Turn a table with the columns name and task into tasks; CohortError names ``path``."""
     if list(table.columns[:2]) != ["name", "task"] or table.empty:
         raise CohortError(f"{path}: expected the columns name,task and at least one row, found {list(table.columns)}.")
     unknown = table[~table["task"].isin(TASK_KINDS)]
@@ -252,6 +283,15 @@ def _expression_file(folder: Path) -> Path:
     if len(found) > 1:
         raise CohortError(f"{folder} holds {' and '.join(path.name for path in found)}; keep one expression table.")
     return found[0] if found else _existing(folder / "expression.csv")
+
+
+def _read_h5ad(path: Path) -> Cohort:
+    from anndata import read_h5ad
+
+    try:
+        return Cohort.from_anndata(read_h5ad(_existing(path)))
+    except OSError as error:
+        raise CohortError(f"{path} cannot be read as AnnData ({error}); give a file written by anndata.") from error
 
 
 def _read_about(path: Path) -> dict:
