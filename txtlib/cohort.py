@@ -162,8 +162,9 @@ def cohort_folder(name_or_path: str | Path) -> Path | None:
 def load_cohort(name_or_path: str | Path, tasks: str = "tasks.csv") -> Cohort:
     """Read a cohort by path or name, join its tables by sample name and check every value.
 
-    The path of an AnnData file (.h5ad) is read by ``Cohort.from_anndata``. ``tasks`` names the task file, so that one folder can hold several endpoints. Samples that only one of the
-    two tables has are left out and counted in ``about["unmatched"]``. Raises CohortError.
+    The path of an AnnData file (.h5ad) is read by ``Cohort.from_anndata``. ``tasks`` names the task file, so
+    that one folder can hold several endpoints. Samples that only one of the two tables has are left out and
+    counted in ``about["unmatched"]``. Raises CohortError.
     """
     from txtlib.embedded import EMBEDDED
 
