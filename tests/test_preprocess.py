@@ -16,6 +16,7 @@ from txtlib.preprocess import (
     Preprocessor,
     fit_preprocessor,
     gene_table,
+    relog,
     scale_genes,
     time_cell,
     time_edges,
@@ -561,3 +562,11 @@ def test_the_labels_of_a_real_cohort_are_known_where_they_are_given(real_cohort)
         known = column.isin(preprocessor.classes[task.name]) if task.kind == "classification" else column.notna()
         code = np.nan_to_num(labels[task.name][0], nan=MISSING - 100.0)
         assert np.array_equal(code > -100 if task.kind == "regression" else code != MISSING, known.all(axis=1))
+
+
+def test_another_offset_of_the_logarithm_is_undone():
+    fpkm = pd.DataFrame({"a": [0.0, 1.0, 300.0], "b": [0.05, np.nan, 7.0]})
+    relogged = relog(np.log2(fpkm + 0.1), 0.1)
+    pd.testing.assert_frame_equal(relogged, np.log2(fpkm + 1))
+    pd.testing.assert_frame_equal(relog(relogged, 1.0), relogged)
+    assert (relog(pd.DataFrame({"a": [-5.0]}), 0.1) == 0).all().all()  # rounded below FPKM 0

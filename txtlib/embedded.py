@@ -4,6 +4,7 @@ import pandas as pd
 from sksurv.datasets import load_breast_cancer
 
 from txtlib.cohort import Cohort, Task, make_cohort
+from txtlib.planted import planted, second_site
 
 TRANSBIG = {
     "name": "TRANSBIG (GSE7390)",
@@ -48,4 +49,8 @@ def gse7390() -> Cohort:
     return make_cohort(probes, clinical, tasks, TRANSBIG, where="gse7390")
 
 
-EMBEDDED = {"gse7390": gse7390}
+EMBEDDED = {
+    "gse7390": gse7390,
+    "planted": lambda: planted().cohort,
+    "planted_site2": lambda: second_site(planted()).cohort,
+}

@@ -126,6 +126,15 @@ def fit_preprocessor(
     )
 
 
+def relog(expression: pd.DataFrame, offset: float) -> pd.DataFrame:
+    """Bring log2(FPKM + offset) to log2(FPKM + 1), (n, G); what was rounded below FPKM 0 becomes 0.
+
+    GSE96058 comes with an offset of 0.1. z-scores cannot be brought back: leave them as they are, the scaler
+    copes; log2(FPKM + 1) has an offset of 1 and stays the same.
+    """
+    return np.log2((np.exp2(expression) - offset).clip(lower=0) + 1)
+
+
 def variable_genes(expression: pd.DataFrame, n_genes: int, gene_list=None) -> list[str]:
     """Return the names of the n most variable genes of (n, G), within a list if there is one; ties by name."""
     within = expression.columns if gene_list is None else expression.columns.intersection(list(gene_list))
