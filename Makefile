@@ -2,17 +2,19 @@
 PROFILE ?= quick
 ONLY    ?=
 N       ?= 01
+COHORT  ?=
+SCORE   ?=
 PYTHON  ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
 PY      := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help book test pages notebook lint lock clean
+.PHONY: help book test pages notebook data lint lock clean
 
 help:  ## Show this list
 	@echo "The TxT book. Commands:"
 	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
-	@echo "Settings: PROFILE=quick|real|paper  ONLY=06  N=06  PYTHON=python3.12"
+	@echo "Settings: PROFILE=quick|real|paper  ONLY=06  N=06  COHORT=metabric  SCORE=700  PYTHON=python3.12"
 
 book: .venv/ready  ## Execute the notebooks and render the book [PROFILE=quick] [ONLY=06]
 	@$(PY) book/build.py --profile "$(PROFILE)" $(if $(ONLY),--only "$(ONLY)")
@@ -26,6 +28,9 @@ pages: .venv/ready  ## Open every built page in a headless browser, network off 
 notebook: .venv/lab  ## Open JupyterLab on one notebook [N=06]
 	@set -- notebooks/$(N)_*.ipynb; test -f "$$1" || { echo "make notebook: no notebook has the number $(N)"; exit 1; }; \
 	$(PY) -m jupyterlab "$$1"
+
+data: .venv/ready  ## Download public data into data/raw: scanb, gse96058, metabric, tcga_brca, ..., all [COHORT=metabric]
+	@$(PY) -m txtlib.sources $(if $(SCORE),--score "$(SCORE)") -- "$(COHORT)"
 
 lint: .venv/ready  ## Check style, and that no notebook holds output
 	@$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m nbstripout --verify --keep-id notebooks/*.ipynb

@@ -17,6 +17,7 @@ from joblib import cpu_count
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_output
 from reading import BuildError, title
+from registry import sources_tables
 from running import plain
 
 # What a page may be, show or include, beside the notebooks.
@@ -51,6 +52,8 @@ def stage(root: Path, notebooks: dict[str, NotebookNode], executed: dict[str, No
         shown = executed.get(stem) or stand_in(node, keys)
         nbformat.write(_without_roles(stem, shown, missing), folder / "notebooks" / f"{stem}.ipynb")
     _write(folder / "book" / "_generated" / "cost.md", cost_table(notebooks, executed))
+    if (root / "data" / "sources.yml").is_file():
+        _write(folder / "book" / "_generated" / "sources.md", sources_tables(root / "data" / "sources.yml"))
     return folder
 
 

@@ -57,14 +57,21 @@ def test_the_installed_version_is_the_constrained_one(name):
     assert installed.split("+")[0] == PINS[name]
 
 
+def environment() -> dict[str, Requirement]:
+    pinned = [Requirement(line) for line in pip_lines() if not line.startswith("-")]
+    return {canonicalize_name(requirement.name): requirement for requirement in pinned}
+
+
 def test_the_environment_pins_what_base_book_and_lab_name():
-    found = pins(line for line in pip_lines() if not line.startswith("-"))
-    assert found.keys() == named("base", "book", "lab").keys()
+    wanted = named("base", "book", "lab")
+    assert environment().keys() == wanted.keys()
+    assert all(environment()[name].extras == requirement.extras for name, requirement in wanted.items())
 
 
 def test_the_environment_pins_the_constrained_versions():
-    found = pins(line for line in pip_lines() if not line.startswith("-"))
-    assert found == {name: PINS[name] for name in found}
+    assert {name: str(pin.specifier) for name, pin in environment().items()} == {
+        name: f"=={PINS[name]}" for name in environment()
+    }
 
 
 def test_the_environment_installs_this_repository_under_its_constraints():

@@ -8,16 +8,20 @@ import os
 import shutil
 import tempfile
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import yaml
+from pyarrow import parquet
 
 RAW = Path(__file__).parents[1] / "data" / "raw"
 EXPRESSION_FILES = tuple(f"expression.{suffix}" for suffix in ("parquet", "csv.gz", "csv", "tsv.gz", "tsv"))
+PLAIN = {"compression": "lz4", "use_dictionary": False, "write_statistics": False}  # reads in half the time
 TASK_KINDS = ("regression", "classification", "survival_time", "survival_event")
 
 
@@ -198,23 +202,30 @@ def make_cohort(expression, clinical, tasks, about, where="the cohort") -> Cohor
     clinical = clinical.loc[shared].copy()
     for task in tasks:
         _clean_labels(clinical, task, where)
-    return Cohort(expression.loc[shared], clinical, tuple(tasks), {**about, "unmatched": unmatched})
+    if unmatched["expression"]:  # a copy of gigabytes, so only where something goes
+        expression = expression.loc[shared]
+    return Cohort(expression, clinical, tuple(tasks), {**about, "unmatched": unmatched})
 
 
-def write_cohort(cohort: Cohort, folder: str | Path) -> Path:
-    """Write a cohort folder, whole or not at all; FileExistsError if the folder is there already."""
+def write_cohort(cohort: Cohort, folder: str | Path, files: Mapping[str, str] | None = None) -> Path:
+    """Write a cohort folder, whole or not at all; FileExistsError if the folder is there already.
+
+    ``files`` holds the text of further files by name, say the task file of a second endpoint.
+    """
     folder = Path(folder)
     if folder.exists():
         raise FileExistsError(f"{folder} exists already: give another folder, or remove this one first.")
     folder.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
-        cohort.expression.rename_axis("Sample").reset_index().to_parquet(draft / "expression.parquet", index=False)
+        table = cohort.expression.rename_axis("Sample").reset_index()
+        table.to_parquet(draft / "expression.parquet", index=False, row_group_size=len(table), **PLAIN)
         cohort.clinical.rename_axis("Sample").to_csv(draft / "clinical.csv")
         _task_table(cohort.tasks).to_csv(draft / "tasks.csv", index=False)
         about = {key: value for key, value in cohort.about.items() if key != "unmatched"}
         text = yaml.safe_dump(about, sort_keys=False, allow_unicode=True)
-        (draft / "cohort.yml").write_text(text, encoding="utf-8")
+        for name, content in {"cohort.yml": text, **(files or {})}.items():
+            (draft / name).write_text(content, encoding="utf-8")
         draft.chmod(0o755)  # mkdtemp makes it private
         draft.rename(folder)
     finally:
@@ -226,7 +237,7 @@ def read_expression(path: Path) -> pd.DataFrame:
     """Read an expression table, (n, G) float32 indexed by sample; CohortError names the first bad cells."""
     frame = _read_indexed(path)
     check_expression(frame, path)
-    return frame.astype(np.float32)
+    return frame.astype(np.float32, copy=False)
 
 
 def read_tasks(path: Path) -> tuple[Task, ...]:
@@ -305,11 +316,24 @@ def _read_about(path: Path) -> dict:
 
 def _read_table(path: Path) -> pd.DataFrame:
     try:
-        return pd.read_parquet(path) if path.suffix == ".parquet" else _read_text(path)
+        return _read_parquet(path) if path.suffix == ".parquet" else _read_text(path)
     except (ValueError, EOFError, OSError, zlib.error) as error:  # every parser's errors are ValueErrors
         raise CohortError(
             f"{path} cannot be read as a table ({error}); give a whole CSV, TSV or Parquet file."
         ) from error
+
+
+def _read_parquet(path: Path) -> pd.DataFrame:
+    table = parquet.read_table(path, partitioning=None, pre_buffer=False)
+    if table.column_names[:1] != ["Sample"] or any(kind != pa.float32() for kind in table.schema.types[1:]):
+        return pd.read_parquet(path)
+    values = np.empty((table.num_columns - 1, len(table)), np.float32)  # one block, where pandas would make columns
+    for row, column in enumerate(table.itercolumns()):
+        if row:
+            values[row - 1] = column.to_numpy()
+    frame = pd.DataFrame(values.T, columns=table.column_names[1:])
+    frame.insert(0, "Sample", table.column(0).to_pandas())
+    return frame
 
 
 def _read_text(path: Path) -> pd.DataFrame:
@@ -334,7 +358,7 @@ def _read_indexed(path: Path) -> pd.DataFrame:
         raise CohortError(f"{path}: the first column is {frame.columns[0]!r}; it must be Sample, the sample names.")
     names = frame.iloc[:, 0]
     names = names.where(names.notna(), "").astype(str).str.strip()
-    return frame.iloc[:, 1:].set_index(pd.Index(names, name="Sample"))
+    return frame.iloc[:, 1:].set_axis(pd.Index(names, name="Sample"), copy=False)
 
 
 # --- checks of user input -------------------------------------------------------------------------------------
@@ -347,7 +371,9 @@ def check_expression(frame: pd.DataFrame, where) -> None:
     _check_names(frame.index, "sample", f"{where}, expression table")
     _check_names(frame.columns, "gene", f"{where}, expression table")
     _check_numeric(frame, where)
-    infinite = np.abs(frame.astype(float).to_numpy()) > np.finfo(np.float32).max
+    values = frame.to_numpy()
+    single = values.dtype == np.float32  # large tables are, and need no copies of twice the size
+    infinite = np.isinf(values) if single else np.abs(frame.astype(float).to_numpy()) > np.finfo(np.float32).max
     if infinite.any():
         gene = frame.columns[infinite.any(0)][0]
         bad = frame.loc[infinite[:, infinite.any(0)][:, 0], gene]
