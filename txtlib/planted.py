@@ -193,7 +193,7 @@ def planted(
     _check(n, n_genes, noise, population)
     _check_effects(main_effect=main_effect, interaction=interaction, age_effect=age_effect)
     biology = _calibrated(_biology(n_genes, seed, main_effect, interaction, age_effect, noise))
-    return _site(biology, population, n, (seed, 1, patient_seed), "planted cohort", "SITE1")
+    return _site(biology, population, n, (seed, 1, patient_seed), "PLANTED (simulated)", "SITE1")
 
 
 def second_site(
@@ -218,7 +218,7 @@ def second_site(
     population = _Population(event_rate, missing, mean_age, dict(SHARES if subtype_shares is None else subtype_shares))
     _check(n, len(world.biology.genes), world.biology.noise, population)
     _check_platform(world.biology, shift, scale, saturation, missing_genes)
-    site = _site(world.biology, population, n, (world.biology.seed, 2, seed), "planted cohort, second site", "SITE2")
+    site = _site(world.biology, population, n, (world.biology.seed, 2, seed), "PLANTED, second site (simulated)", "SITE2")
     streams = _streams((world.biology.seed, 3, seed), "shift", "scale", "genes")
     return _reseen(site, streams, shift, scale, saturation, missing_genes)
 
