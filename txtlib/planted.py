@@ -218,7 +218,8 @@ def second_site(
     population = _Population(event_rate, missing, mean_age, dict(SHARES if subtype_shares is None else subtype_shares))
     _check(n, len(world.biology.genes), world.biology.noise, population)
     _check_platform(world.biology, shift, scale, saturation, missing_genes)
-    site = _site(world.biology, population, n, (world.biology.seed, 2, seed), "PLANTED, second site (simulated)", "SITE2")
+    name = "PLANTED, second site (simulated)"
+    site = _site(world.biology, population, n, (world.biology.seed, 2, seed), name, "SITE2")
     streams = _streams((world.biology.seed, 3, seed), "shift", "scale", "genes")
     return _reseen(site, streams, shift, scale, saturation, missing_genes)
 
