@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,7 +9,7 @@ from sksurv.nonparametric import kaplan_meier_estimator
 from sksurv.util import Surv
 
 from txtlib.cohort import CohortError, load_cohort, split
-from txtlib.peers.floors import ClinicalCox, Trivial
+from txtlib.peers.floors import RIDGE, ClinicalCox, Trivial
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +47,11 @@ def test_clinical_cox_codes_classes_and_fills_missing_labels_from_the_training_p
 def test_curves_equal_lifelines_own(parts):
     table = pd.DataFrame({"Size": parts.train.clinical["Size"]})
     table["T"], table["E"] = parts.train.outcome()
-    expected = CoxPHFitter().fit(table, "T", "E").predict_survival_function(parts.test.clinical[["Size"]], [1000.0])
+    expected = (
+        CoxPHFitter(penalizer=RIDGE)
+        .fit(table, "T", "E")
+        .predict_survival_function(parts.test.clinical[["Size"]], [1000.0])
+    )
     answer = ClinicalCox("Size").fit(parts.train).predict(parts.test)
     ours = np.array([np.interp(1000.0, answer.edges, row) for row in answer.survival])
     np.testing.assert_allclose(ours, expected.to_numpy()[0], atol=0.01)
@@ -54,3 +60,14 @@ def test_curves_equal_lifelines_own(parts):
 def test_a_missing_column_is_named(parts):
     with pytest.raises(CohortError, match="no column 'Stage'"):
         ClinicalCox("Age", "Stage").fit(parts.train)
+
+
+def test_a_class_without_events_has_a_finite_coefficient(parts):
+    clinical = parts.train.clinical.copy()
+    clinical["Stage"] = np.where((clinical["DM_event"] == 0) & (np.arange(len(clinical)) % 9 == 0), "T0", "T2")
+    train = replace(parts.train, clinical=clinical)
+    model = ClinicalCox("Age", "Stage").fit(train)  # a ConvergenceWarning would fail this test
+    assert np.isfinite(model.model.params_).all() and abs(model.model.params_["Age"]) < 1
+    plain = CoxPHFitter().fit(parts.train.clinical[["Age", "DM_duration", "DM_event"]], "DM_duration", "DM_event")
+    ours = ClinicalCox("Age").fit(parts.train).model.params_["Age"]
+    assert ours == pytest.approx(plain.params_["Age"], abs=0.02 * plain.standard_errors_["Age"])

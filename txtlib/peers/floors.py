@@ -7,6 +7,8 @@ from lifelines import CoxPHFitter, KaplanMeierFitter
 from txtlib.cohort import Cohort, CohortError
 from txtlib.predictions import Predictions
 
+RIDGE = 1e-3  # just enough to keep the coefficient of a class without events finite
+
 
 class Trivial:
     """The same answer for everybody: Kaplan-Meier curve, training median, class shares of the training part."""
@@ -43,7 +45,7 @@ class ClinicalCox:
     """Cox regression (Efron ties) on clinical columns: ``ClinicalCox("Age")`` is age alone.
 
     A missing number becomes the training median, a missing class the most frequent one; classes become 0/1
-    columns. Raises CohortError if a column is missing.
+    columns. A trace of ridge keeps a class without events from running off. Raises CohortError if a column is missing.
     """
 
     def __init__(self, *columns: str):
@@ -57,7 +59,7 @@ class ClinicalCox:
         self.levels = {name: sorted(chosen[name].dropna().unique()) for name in chosen if name not in numeric}
         time, event = train.outcome()
         table = self._design(train).assign(_time=time, _event=event).dropna()
-        self.model = CoxPHFitter().fit(table, "_time", "_event")
+        self.model = CoxPHFitter(penalizer=RIDGE).fit(table, "_time", "_event")
         self.edges = np.unique(table.loc[table["_time"] > 0, "_time"])
         return self
 
