@@ -7,6 +7,7 @@ Whatever happens, `_build/html` holds the last good site or nothing.
 """
 
 import argparse
+import re
 import shutil
 import signal
 import sys
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import glue
-from fingerprint import CohortFolder, fingerprints
+from fingerprint import FindInput, fingerprints
 from joblib import cpu_count
 from nbformat import NotebookNode
 from reading import (
@@ -35,6 +36,7 @@ from rendering import render, site_fingerprint, stage, standing
 from running import Job, Outcome, run_all, say
 
 ROOT = Path(__file__).resolve().parents[1]
+NAMED_FILES = {"network": "networks", "gene_sets": "genesets"}  # parameter -> the kind that txtlib.network finds
 
 
 @dataclass(frozen=True)
@@ -53,14 +55,14 @@ class Book:
         return self.root / "_build" / "executed" / self.profile / f"{stem}.ipynb"
 
 
-def main(argv: list[str], root: Path, cohort_folder: CohortFolder) -> int:
+def main(argv: list[str], root: Path, find_input: FindInput) -> int:
     """Build the book of a folder and return the exit code; every fault is one sentence on stderr."""
     parser = argparse.ArgumentParser(prog="make book", description=__doc__.splitlines()[0])
     parser.add_argument("--profile", default="quick", help="a file of notebooks/profiles, without .yaml")
     parser.add_argument("--only", default="", help="the number of one notebook, say 06")
     options = parser.parse_args(argv)
     try:
-        build(root.resolve(), options.profile, options.only, cohort_folder)
+        build(root.resolve(), options.profile, options.only, find_input)
         return 0
     except BuildError as error:
         fault, code = str(error), error.code
@@ -78,10 +80,10 @@ def _standing_line(root: Path) -> str:
     return f"The site in _build/html is from the last good build ({marker['profile']}, {marker['built_at']})."
 
 
-def build(root: Path, profile: str, only: str, cohort_folder: CohortFolder) -> None:
+def build(root: Path, profile: str, only: str, find_input: FindInput) -> None:
     """Execute, check, render, report; raise BuildError at the first fault."""
     start = time.perf_counter()
-    book = read_book(root, profile, cohort_folder)
+    book = read_book(root, profile, find_input)
     fresh = execute(book, wanted_notebooks(book.notebooks, only))
     executed = {stem: read_notebook(book.copy(stem)) for stem in book.notebooks if book.copy(stem).is_file()}
     asked = _asked(book, executed)
@@ -92,7 +94,7 @@ def build(root: Path, profile: str, only: str, cohort_folder: CohortFolder) -> N
     say(f"The book: {root / '_build' / 'html' / 'index.html'}")
 
 
-def read_book(root: Path, profile: str, cohort_folder: CohortFolder) -> Book:
+def read_book(root: Path, profile: str, find_input: FindInput) -> Book:
     """Read a book and check everything that can be checked without running a cell; raise BuildError."""
     notebooks = read_notebooks(root / "notebooks")
     parameters = read_profile(root / "notebooks" / "profiles", profile, notebooks)
@@ -101,7 +103,7 @@ def read_book(root: Path, profile: str, cohort_folder: CohortFolder) -> Book:
     check_needs(notebooks)
     for stem, node in notebooks.items():
         check_committed(stem, node)
-    prints = fingerprints(notebooks, parameters, root, cohort_folder)
+    prints = fingerprints(notebooks, parameters, root, find_input)
     return Book(root, profile, pages, notebooks, parameters, prints)
 
 
@@ -187,13 +189,19 @@ def _report(book: Book, executed: dict[str, NotebookNode], fresh: set[str]) -> N
         say(f"{stem:{width}}  {run.seconds:7.1f} s  {run.peak_mb:6} MB  {state}")
 
 
-def _library_cohort_folder(name: str) -> Path | None:
-    """Ask the library only when a notebook names a cohort: a broken library must not end the build here."""
-    from txtlib.cohort import cohort_folder
+def _library_input(name: str, text: str) -> Path | None:
+    """Ask the library, and only for a parameter that names an input: a broken library must not end the build here."""
+    if re.search(r"(^|_)cohorts?$", name):
+        from txtlib.cohort import cohort_folder
 
-    return cohort_folder(name)
+        return cohort_folder(text)
+    if name in NAMED_FILES:
+        from txtlib.network import find_file
+
+        return find_file(text, NAMED_FILES[name])
+    return None
 
 
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a cancelled job leaves no kernel either
-    sys.exit(main(sys.argv[1:], ROOT, _library_cohort_folder))
+    sys.exit(main(sys.argv[1:], ROOT, _library_input))

@@ -20,35 +20,35 @@ from reading import BuildError, declared, needs, tags
 
 LIBRARY = "txtlib"
 TIMED = re.compile(r"^(%%(time|timeit|capture)\b.*|%time[ \t]+)", flags=re.MULTILINE)  # what follows is code
-CohortFolder = Callable[[str], Path | None]
+FindInput = Callable[[str, str], Path | None]  # a parameter's name and value -> the file or folder behind it
 
 
 def fingerprints(
-    notebooks: dict[str, NotebookNode], values: dict[str, dict], root: Path, cohort_folder: CohortFolder
+    notebooks: dict[str, NotebookNode], values: dict[str, dict], root: Path, find_input: FindInput
 ) -> dict[str, str]:
     """Return the fingerprint of every notebook: stem -> hex digest.
 
-    `values` are the parameters that the profile sets; `cohort_folder` turns a cohort's name into its folder.
+    `values` are the parameters that the profile sets; `find_input` finds what a parameter names: a cohort, a network.
     """
     hashed = cache(content)  # of one build: a cohort that six notebooks read is hashed once
     found = {}
     for stem in in_order(notebooks):
         node = notebooks[stem]
-        inputs = [hashed(path) for path in inputs_of(stem, node, values[stem], root, cohort_folder)]
+        inputs = [hashed(path) for path in inputs_of(stem, node, values[stem], root, find_input)]
         before = [found[name] for name in needs(node)]
         given = json.dumps(values[stem], sort_keys=True, default=str)  # YAML also knows dates
         found[stem] = digest(source(node), given, *before, *inputs)
     return found
 
 
-def inputs_of(stem: str, node: NotebookNode, values: dict, root: Path, cohort_folder: CohortFolder) -> list[Path]:
+def inputs_of(stem: str, node: NotebookNode, values: dict, root: Path, find_input: FindInput) -> list[Path]:
     """Return the files and folders that a notebook reads, as far as its code and parameters tell."""
     code = code_of(stem, node)
     library = library_files([code], root)
     named = named_files([code, *map(_text, library)], root)
     defaults = {name: value for name, (_, value) in declared(stem, node).items()}
     versions = filter(Path.is_file, [root / "constraints.txt"])
-    return [*library, *named, *parameter_files(defaults | values, root, cohort_folder), *versions]
+    return [*library, *named, *parameter_files(defaults | values, root, find_input), *versions]
 
 
 def in_order(notebooks: dict[str, NotebookNode]) -> list[str]:
@@ -170,23 +170,21 @@ def _strings(text: str) -> frozenset[str]:
     return frozenset(node.value for node in ast.walk(ast.parse(text)) if _is_text(node))
 
 
-def parameter_files(values: dict[str, object], root: Path, cohort_folder: CohortFolder) -> list[Path]:
-    """Return the files and folders behind text parameters: paths, and the names of cohorts."""
+def parameter_files(values: dict[str, object], root: Path, find_input: FindInput) -> list[Path]:
+    """Return the files and folders behind text parameters: paths, and names that `find_input` knows."""
     around = {root, *root.parents}
     found = []
     for name, value in values.items():
         for text in value if isinstance(value, list) else [value]:
-            path = _input(name, text, root, cohort_folder) if isinstance(text, str) and text else None
+            path = _input(name, text, root, find_input) if isinstance(text, str) and text else None
             found += [path] if path and path.resolve() not in around else []
     return found
 
 
-def _input(name: str, text: str, root: Path, cohort_folder: CohortFolder) -> Path | None:
+def _input(name: str, text: str, root: Path, find_input: FindInput) -> Path | None:
     if os.path.exists(root / text):
         return root / text
-    if not re.search(r"(^|_)cohorts?$", name):
-        return None
     try:
-        return cohort_folder(text)
+        return find_input(name, text)
     except (ImportError, ValueError):  # the notebook itself says what is wrong with it
         return None

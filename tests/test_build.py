@@ -95,9 +95,10 @@ def tiny_book(root: Path) -> Path:
     return root
 
 
-def no_cohorts(name: str) -> None:
-    """A resolver that knows no cohort."""
-    raise ValueError(name)
+def no_inputs(name: str, text: str) -> None:
+    """A resolver that knows no cohort and no other name."""
+    if "cohort" in name:
+        raise ValueError(text)
 
 
 @pytest.fixture
@@ -108,20 +109,20 @@ def root(tmp_path: Path) -> Path:
 def fault(root: Path, profile: str = "quick") -> BuildError:
     """The one sentence with which the checks before the first execution end."""
     with pytest.raises(BuildError) as caught:
-        build.read_book(root, profile, no_cohorts)
+        build.read_book(root, profile, no_inputs)
     assert "\n" not in str(caught.value)
     return caught.value
 
 
 def make(root: Path, *options: str) -> int:
-    return build.main(list(options), root, no_cohorts)
+    return build.main(list(options), root, no_inputs)
 
 
 # --- strictness, without executing anything ---
 
 
 def test_a_good_book_passes(root):
-    book = build.read_book(root, "real", no_cohorts)
+    book = build.read_book(root, "real", no_inputs)
     assert list(book.notebooks) == ["01_alpha", "02_beta"]
     assert book.parameters == {"01_alpha": {"size": 5}, "02_beta": {}}
 
@@ -215,7 +216,7 @@ def test_needs(root):
     put(root, "02_beta", notebook(needs=["03_gamma"]))
     assert "notebook 02_beta needs '03_gamma'" in str(fault(root))
     put(root, "02_beta", notebook(needs=["01_alpha"]))
-    assert in_order(build.read_book(root, "quick", no_cohorts).notebooks) == ["01_alpha", "02_beta"]
+    assert in_order(build.read_book(root, "quick", no_inputs).notebooks) == ["01_alpha", "02_beta"]
     put(root, "01_alpha", notebook(needs=["02_beta"]))
     assert "need each other" in str(fault(root))
 
@@ -292,9 +293,9 @@ def test_what_a_notebook_never_executed_glues_is_not_known():
 # --- fingerprints ---
 
 
-def prints(root: Path, profile: str = "quick", cohort_folder=no_cohorts) -> dict[str, str]:
-    book = build.read_book(root, profile, cohort_folder)
-    return fingerprints(book.notebooks, book.parameters, root, cohort_folder)
+def prints(root: Path, profile: str = "quick", find_input=no_inputs) -> dict[str, str]:
+    book = build.read_book(root, profile, find_input)
+    return fingerprints(book.notebooks, book.parameters, root, find_input)
 
 
 def changed(root: Path, before: dict[str, str]) -> list[str]:
@@ -372,14 +373,25 @@ def test_a_file_named_in_the_code_counts(root):
 
 @pytest.mark.parametrize("line", ['cohort = "mine"', 'train_cohorts = ["else", "mine"]', 'folder = "data/mine"'])
 def test_the_files_of_a_cohort_count(root, line):
-    def cohort_folder(name: str) -> Path | None:
-        return root / "data/mine" if name == "mine" else None
+    def find_input(name: str, text: str) -> Path | None:
+        return root / "data/mine" if "cohort" in name and text == "mine" else None
 
     write(root / "data/mine/clinical.csv", "1")
     put(root, "02_beta", notebook(parameters=line))
-    before = prints(root, cohort_folder=cohort_folder)
+    before = prints(root, find_input=find_input)
     write(root / "data/mine/clinical.csv", "2")
-    assert prints(root, cohort_folder=cohort_folder)["02_beta"] != before["02_beta"]
+    assert prints(root, find_input=find_input)["02_beta"] != before["02_beta"]
+
+
+def test_the_library_finds_cohorts_networks_and_gene_sets_by_the_parameters_name(tmp_path, monkeypatch):
+    for place in ("cohorts/mine/clinical.csv", "networks/mine.csv", "genesets/mine.gmt"):
+        write(tmp_path / place, "1")
+    monkeypatch.setenv("TXT_DATA", str(tmp_path / "cohorts"))
+    found = {name: build._library_input(name, "mine") for name in ("cohort", "other_cohorts", "network", "gene_sets")}
+    folder = tmp_path / "cohorts/mine"
+    assert found["cohort"] == found["other_cohorts"] == folder
+    assert found["network"] == tmp_path / "networks/mine.csv" and found["gene_sets"] == tmp_path / "genesets/mine.gmt"
+    assert build._library_input("group", "mine") is None and build._library_input("cohort", "gse7390") is None
 
 
 def test_an_unknown_cohort_is_left_to_the_notebook(root):
@@ -532,7 +544,7 @@ def _wait_for(condition, seconds: float = 30):
 
 def executed_copy(root: Path, stem: str, *keys: str) -> None:
     """What an execution would have left: a current copy that glues some keys."""
-    book = build.read_book(root, "quick", no_cohorts)
+    book = build.read_book(root, "quick", no_inputs)
     node = book.notebooks[stem]
     node.cells[2].outputs = [
         new_output("display_data", {"text/plain": "1"}, metadata={"scrapbook": {"name": key}}) for key in keys
