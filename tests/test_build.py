@@ -436,7 +436,8 @@ def test_a_running_notebook_says_so(capsys, monkeypatch):
 
 def start(root: Path, *options: str) -> subprocess.Popen:
     """The runner in a process of its own, called from another folder."""
-    code = """import build, pathlib, sys
+    code = """import build, pathlib, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background inherits it as ignored
 build.cpu_count = lambda: 2
 sys.exit(build.main(sys.argv[2:], pathlib.Path(sys.argv[1]), None))"""
     return subprocess.Popen(
