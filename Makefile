@@ -20,7 +20,7 @@ book: .venv/ready  ## Execute the notebooks and render the book [PROFILE=quick] 
 	@$(PY) book/build.py --profile "$(PROFILE)" $(if $(ONLY),--only "$(ONLY)")
 
 test: .venv/ready  ## Run the tests
-	@$(PY) -m pytest -n auto --ignore=tests/bench
+	@OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --ignore=tests/bench
 
 pages: .venv/ready  ## Open every built page in a headless browser, network off (after make book)
 	@TXT_PAGES=required $(PY) -m pytest tests/browser

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -258,3 +260,20 @@ def test_brier_score_depends_on_the_training_parts_censoring(parts, answers):
         for train in ((time, event), (early, event))
     ]
     assert scores[0] != pytest.approx(scores[1], rel=1e-3)
+
+
+def test_a_class_that_a_method_has_never_seen_has_probability_zero():
+    truth = np.array(list("abca"))
+    shares = pd.DataFrame({"a": [0.9, 0.2, 0.5, 0.6], "b": [0.1, 0.8, 0.5, 0.4]})
+    of_two = [sk.roc_auc_score(truth == k, shares[k]) for k in "ab"]
+    assert m.macro_auroc(truth, shares) == pytest.approx(np.mean([*of_two, 0.5]))
+
+
+def test_all_samples_of_a_patient_are_drawn_together(parts):
+    clinical = parts.test.clinical.assign(Patient=[f"P{row // 3}" for row in range(len(parts.test))])
+    cohort = replace(parts.test, clinical=clinical)
+    for rows in m._patient_draws(cohort, 20, seed=0):
+        drawn, times = np.unique(rows, return_counts=True)
+        per_patient = pd.Series(times, index=clinical["Patient"].to_numpy()[drawn])
+        assert (per_patient.groupby(level=0).nunique() == 1).all()
+        assert per_patient.groupby(level=0).size().isin([3, len(parts.test) % 3 or 3]).all()

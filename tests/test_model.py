@@ -171,3 +171,9 @@ def test_parameter_count_at_the_articles_size():
 def test_impossible_settings_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         small(**options)
+
+
+@pytest.mark.parametrize("name", ["Tumor.Size", "type", "keys", "a b"])
+def test_a_task_may_have_any_name(name):
+    net = TxT(6, {name: 1, "OS": 3}, width=8, layers=1, heads=2).eval()
+    assert set(net(patients())) == {name, "OS"} and isinstance(net.head(name), torch.nn.Module)

@@ -190,12 +190,12 @@ def test_shared_gradient_is_the_combination_and_heads_follow_their_own_task(part
         net.zero_grad()
         loss.backward(retain_graph=True)
         expected.append(torch.cat([p.grad.flatten() for p in net.shared_parameters()]))
-    own = {name: p.grad.clone() for name, p in net.heads["DM"].named_parameters()}  # DM is the last task
+    own = {name: p.grad.clone() for name, p in net.head("DM").named_parameters()}  # DM is the last task
     run._step(x, labels)
     combined = pcgrad(torch.stack(expected), torch.Generator().manual_seed(3))
     ours = torch.cat([p.grad.flatten() for p in net.shared_parameters()])
     torch.testing.assert_close(ours, combined, atol=1e-6, rtol=1e-4)
-    for name, parameter in net.heads["DM"].named_parameters():
+    for name, parameter in net.head("DM").named_parameters():
         torch.testing.assert_close(parameter.grad, own[name])
 
 
@@ -268,3 +268,18 @@ def test_a_task_in_other_units_changes_no_other_task(parts):
     np.testing.assert_array_equal(answers[0].survival, answers[1].survival)
     np.testing.assert_array_equal(answers[0].values["Size"], answers[1].values["Size"])
     np.testing.assert_array_equal(answers[0].values["Age"] * 8, answers[1].values["Age"])
+
+
+def test_a_validation_part_without_the_selecting_label_is_refused(parts, preprocessor):
+    bare = parts.validation.clinical.assign(Age=np.nan)
+    validation = replace(parts.validation, clinical=bare)
+    for select in ("Age", "all"):
+        with pytest.raises(ValueError, match="no validation patient has a label of 'Age'"):
+            fit(network(preprocessor), parts.train, validation, preprocessor, select=select, progress=False)
+    options = dict(epochs=1, select="DM", progress=False)
+    assert fit(network(preprocessor), parts.train, validation, preprocessor, **options).best_epoch == 1
+
+
+def test_batches_of_one_are_refused(parts, preprocessor):
+    with pytest.raises(ValueError, match="batch_size is 1"):
+        short_fit(parts, preprocessor, batch_size=1)

@@ -46,7 +46,7 @@ class GradNorm:
     """Weights that let all tasks train at one pace (Chen et al. 2018, arXiv:1711.02257).
 
     Kept as logarithms, so positive; they sum to T after each step; the losses that the pace refers to are those
-    of the first step, fixed once.
+    of a task's first batch with a label, fixed once.
     """
 
     def __init__(self, tasks: int, learning_rate: float = 0.01, alpha: float = 1.5):
@@ -58,9 +58,12 @@ class GradNorm:
         """Add the weighted gradients, then move the weights one step."""
         losses, weights = losses.cpu(), self.log_weights.exp()
         if not len(self.first_losses):
-            self.first_losses = losses.clamp(min=1e-8)
+            self.first_losses = torch.zeros_like(losses)
+        self.first_losses = torch.where(
+            self.first_losses > 0, self.first_losses, losses
+        )  # 0: no label in the batch yet
         norms = weights * jacobian.norm(dim=1).cpu()
-        pace = losses / self.first_losses
+        pace = torch.where(self.first_losses > 0, losses / self.first_losses, torch.ones(()))
         target = norms.mean() * (pace / pace.mean().clamp(min=1e-8)) ** self.alpha
         moved = self.log_weights - self.learning_rate * torch.sign(norms - target) * norms / norms.mean().clamp(
             min=1e-8

@@ -105,9 +105,16 @@ def macro_f1(truth: np.ndarray, shares: pd.DataFrame) -> float:
 
 
 def macro_auroc(truth: np.ndarray, shares: pd.DataFrame) -> float:
-    """Return the area under the ROC curve of each class against the rest, averaged over the classes that occur."""
+    """Return the area under the ROC curve of each class against the rest, averaged over the classes that occur.
+
+    A class that the method has never seen has probability 0 for everybody.
+    """
     present = np.unique(truth)
-    return float(np.mean([sk.roc_auc_score(truth == k, shares[k]) for k in present])) if len(present) > 1 else np.nan
+    return (
+        float(np.mean([sk.roc_auc_score(truth == k, shares.get(k, np.zeros(len(truth)))) for k in present]))
+        if len(present) > 1
+        else np.nan
+    )
 
 
 def _most_probable(shares: pd.DataFrame) -> np.ndarray:
@@ -142,14 +149,21 @@ def score_draws(
     Returns (1 + resamples, measures) with columns (method, task, measure): row 0 holds the scores, the others
     those of each resample, which has the same patients for all methods. NaN where a measure is undefined.
     """
-    rows = np.random.default_rng(seed).integers(0, len(test), (resamples, len(test)))
-    rows = np.concatenate([np.arange(len(test))[None], rows])
+    rows = [np.arange(len(test)), *_patient_draws(test, resamples, seed)]
     columns = {}
     for task in test.tasks:
         for method, answer in methods.items():
             for measure, score in _measures(task, answer, train, test, horizon).items():
                 columns[method, task.name, measure] = [score(draw) for draw in rows]
     return pd.DataFrame(columns).rename_axis(columns=["method", "task", "measure"])
+
+
+def _patient_draws(test: Cohort, resamples: int, seed: int) -> list[np.ndarray]:
+    """Draw patients with replacement, and take all samples of each: rows of the test part, once per resample."""
+    codes, patients = pd.factorize(test.patients().to_numpy())
+    members = [np.flatnonzero(codes == k) for k in range(len(patients))]
+    drawn = np.random.default_rng(seed).integers(0, len(patients), (resamples, len(patients)))
+    return [np.concatenate([members[k] for k in draw]) for draw in drawn]
 
 
 def summary(draws: pd.DataFrame, level: float = 0.95) -> pd.DataFrame:

@@ -55,7 +55,7 @@ class TxT(nn.Module):
             self.value = None  # variants may add a module of x to the tokens (txtlib/variants.py); TxT does not
             self.blocks = nn.ModuleList(Block(width, heads, dropout) for _ in range(layers))
             self.norm = nn.LayerNorm(width)
-            self.heads = nn.ModuleDict({task: head(features, size, dropout) for task, size in outputs.items()})
+            self.heads = nn.ModuleDict({_key(task): head(features, size, dropout) for task, size in outputs.items()})
             for name, parameter in self.named_parameters():
                 if name != "vectors" and parameter.dim() > 1:
                     nn.init.xavier_uniform_(parameter)
@@ -66,7 +66,7 @@ class TxT(nn.Module):
         """Map expression x (B, G) to {task: (B, outputs)}."""
         hidden = self.encode(x)  # (B, G, d)
         flat = hidden.flatten(1) if self.readout == "flatten" else hidden.mean(1)  # (B, G * d) or (B, d)
-        return {task: layers(flat) for task, layers in self.heads.items()}
+        return {task: self.head(task)(flat) for task in self.settings["outputs"]}
 
     def encode(self, x: Tensor) -> Tensor:
         """Map expression x (B, G) to each gene's vector in each patient's context, (B, G, d)."""
@@ -86,9 +86,17 @@ class TxT(nn.Module):
             hidden = block(hidden, *self.position(x, number))
         return hidden
 
+    def head(self, task: str) -> nn.Module:
+        """Return the layers of one task."""
+        return self.heads[_key(task)]
+
     def shared_parameters(self) -> list[nn.Parameter]:
         """Return the parameters that all tasks share: everything but the heads."""
         return [parameter for name, parameter in self.named_parameters() if not name.startswith("heads.")]
+
+
+def _key(task: str) -> str:
+    return "head_" + task.replace(".", "_dot_")  # torch has no module called "Tumor.Size", or "type"
 
 
 class Position(nn.Module):

@@ -163,10 +163,14 @@ def gene_table(values: np.ndarray, scaler: str) -> np.ndarray:
 def scale_genes(values: np.ndarray, scaler: str, table: np.ndarray) -> np.ndarray:
     """Apply a fitted scaler to (n, G). Min-max and rank stay in [0, 1] for new patients too: beyond is clipped."""
     if scaler == "rank":
-        levels = np.linspace(0, 1, len(table))
-        return np.stack([np.interp(gene, known, levels) for gene, known in zip(values.T, table.T, strict=True)], 1)
+        return np.stack([_rank(gene, known) for gene, known in zip(values.T, table.T, strict=True)], 1)
     scaled = (values - table[0]) / table[1]
     return scaled.clip(0, 1) if scaler == "minmax" else scaled
+
+
+def _rank(gene: np.ndarray, known: np.ndarray) -> np.ndarray:
+    first = np.r_[True, np.diff(known) > 0]  # a tie takes its lowest level: a gene that half do not express is 0 there
+    return np.interp(gene, known[first], np.linspace(0, 1, len(known))[first])
 
 
 def time_edges(time: np.ndarray, event: np.ndarray, n_times: int, grid: str = "even") -> np.ndarray:

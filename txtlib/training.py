@@ -68,6 +68,7 @@ def load_trained(path: str | Path) -> Trained:
         parts[part][name] = value
     network = variant(**{"variant": "product", **about["settings"]})
     network.load_state_dict(parts["network"])
+    network.eval()
     arrays = {name: value.numpy() for name, value in parts["preprocessor"].items()}
     tables = (pd.DataFrame(about[name]) for name in ("history", "conflicts"))
     return Trained(network, Preprocessor.from_state(arrays, about["preprocessor"]), *tables, about["best_epoch"])
@@ -112,14 +113,14 @@ def fit(
     score; a score that is not finite is never better. ``combine`` joins the tasks' gradients on the
     shared parameters (txtlib/balance.py); each head follows its own task. All randomness (order, dropout,
     combine) comes from ``seed``. ``checkpoint`` names a file that is rewritten after each epoch: a run that was
-    killed and is started again with the same arguments goes on from it, to the same numbers.
+    killed and is started again with the same arguments goes on from it, on a CPU to the same numbers.
 
     Raises ValueError for an unknown ``select`` or fewer than two training patients, FloatingPointError if no
     epoch ever had a finite score.
     """
     device = _device(device)
     select = select or next((task.name for task in preprocessor.tasks if task.kind == "survival"), "all")
-    _check(select, preprocessor, train)
+    _check(select, preprocessor, train, validation, batch_size)
     parts = {
         name: _tensors(preprocessor.encode(part), device) for name, part in (("train", train), ("val", validation))
     }
@@ -193,7 +194,7 @@ class Run:
 
     def _gradient(self, task: str, loss: Tensor, shared: list[Tensor]) -> Tensor:
         """Give the task's head its gradient; return that of the shared parameters, flat (P,)."""
-        own = list(self.network.heads[task].parameters())
+        own = list(self.network.head(task).parameters())
         gradients = torch.autograd.grad(loss, [*shared, *own], retain_graph=True)
         for parameter, gradient in zip(own, gradients[len(shared) :], strict=True):
             parameter.grad = gradient
@@ -305,12 +306,25 @@ def shuffled_batches(n: int, batch_size: int, generator: torch.Generator) -> lis
     return batches
 
 
-def _check(select: str, preprocessor: Preprocessor, train: Cohort) -> None:
+def _check(select: str, preprocessor: Preprocessor, train: Cohort, validation: Cohort, batch_size: int) -> None:
     names = [task.name for task in preprocessor.tasks]
     if select not in (*names, "all"):
         raise ValueError(f"select is one of the tasks {', '.join(names)}, or 'all', not {select!r}.")
+    if batch_size < 2:
+        raise ValueError(f"batch_size is {batch_size}; batch normalisation needs two patients or more in a batch.")
+    unseen = [name for name in names if select in (name, "all") and not _has_label(validation, preprocessor, name)]
+    if unseen:
+        raise ValueError(
+            f"{validation.name}: no validation patient has a label of {unseen[0]!r}, so it cannot help to choose the "
+            "epoch; select another task, or split otherwise."
+        )
     if len(train) < 2:
         raise ValueError(f"{train.name}: {len(train)} training patient(s); batch normalisation needs two or more.")
+
+
+def _has_label(cohort: Cohort, preprocessor: Preprocessor, name: str) -> bool:
+    (task,) = preprocessor.with_tasks(name).tasks
+    return bool(cohort.clinical[list(task.columns)].notna().all(axis=1).any())
 
 
 def _device(name: str) -> torch.device:
