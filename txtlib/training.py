@@ -115,8 +115,8 @@ def fit(
     combine) comes from ``seed``. ``checkpoint`` names a file that is rewritten after each epoch: a run that was
     killed and is started again with the same arguments goes on from it, on a CPU to the same numbers.
 
-    Raises ValueError for an unknown ``select`` or fewer than two training patients, FloatingPointError if no
-    epoch ever had a finite score.
+    Raises ValueError for an unknown ``select``, a validation part without a label of it, or fewer than two training
+    patients, in all or in a batch; FloatingPointError if no epoch ever had a finite score.
     """
     device = _device(device)
     select = select or next((task.name for task in preprocessor.tasks if task.kind == "survival"), "all")
