@@ -484,3 +484,9 @@ def test_string_vectors_know_more_than_a_rewired_string(string):
     degree = node2vec(rewire(links.kept, 0), genes)
     assert link_auroc(made, links) > link_auroc(degree, links) + 0.1
     assert neighbours_found(made, sets).mean() > neighbours_found(degree, sets).mean()
+
+
+def test_genes_of_a_gmt_file_are_those_of_all_its_sets(tmp_path):
+    (tmp_path / "two.gmt").write_text("A\tnote\tg1\tg2\nB\tnote\tg2\tg3\n")
+    assert network.genes_of(tmp_path / "two.gmt") == {"g1", "g2", "g3"}
+    assert network.genes_of("") is None

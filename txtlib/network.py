@@ -151,6 +151,11 @@ def read_gene_sets(name_or_path: str | Path) -> GeneSets:
 # --- networks -------------------------------------------------------------------------------------------------
 
 
+def genes_of(gene_sets: str | Path) -> set[str] | None:
+    """Return all genes of a GMT file, or None for an empty name: no restriction."""
+    return {gene for genes in read_gene_sets(gene_sets).values() for gene in genes} if gene_sets else None
+
+
 def restrict(edges: pd.DataFrame, genes) -> pd.DataFrame:
     """Return the edges between two of the genes. Raises CohortError for a repeated gene, or where no edge is left."""
     genes = pd.Index(genes)
