@@ -5,16 +5,18 @@ import math
 import torch
 from torch import Tensor, nn
 
+from txtlib.hierarchical import attend_in_sets
 from txtlib.model import Position, TxT
 
 
-def variant(variant: str, seed: int = 0, **settings) -> TxT:
+def variant(variant: str, seed: int = 0, sets: list[list[int]] | None = None, **settings) -> TxT:
     """Build a TxT in which expression enters in another way; ``settings`` are those of TxT.
 
     product: as in TxT. full rank: a network of x gives position vectors, which have projections of their own.
     fourier: the same on sines and cosines of x. per layer: each layer has its own c_h. value token: a network of
     x is added to the token too. none: expression enters nowhere, a control that must answer the same for
-    everybody. All other initial numbers are those of the TxT of the same seed. Raises ValueError.
+    everybody. All other initial numbers are those of the TxT of the same seed. With ``sets`` of columns, genes attend
+    within them only, whatever the variant (txtlib/hierarchical.py). Raises ValueError.
     """
     if variant not in VARIANTS:
         raise ValueError(f"variant is one of {', '.join(VARIANTS)}, not {variant!r}.")
@@ -22,6 +24,8 @@ def variant(variant: str, seed: int = 0, **settings) -> TxT:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         VARIANTS[variant](network)
+        if sets is not None:
+            attend_in_sets(network, sets)
     network.settings["variant"] = variant
     return network
 
