@@ -1,4 +1,3 @@
-import math
 from dataclasses import replace
 
 import numpy as np
@@ -7,13 +6,13 @@ import torch
 from safetensors import safe_open
 
 from txtlib import training
-from txtlib.balance import GradNorm, UncertaintyWeights, plain_sum, surgery
+from txtlib.balance import plain_sum, surgery
 from txtlib.cohort import load_cohort, split
 from txtlib.losses import mtlr_nll
 from txtlib.model import TxT
 from txtlib.pcgrad import pcgrad
 from txtlib.preprocess import fit_preprocessor
-from txtlib.training import fit, improves, load_trained, selection_score, shuffled_batches
+from txtlib.training import fit, load_trained, selection_score, shuffled_batches
 
 
 @pytest.fixture(scope="module")
@@ -87,23 +86,6 @@ def test_kept_weights_are_those_of_the_best_epoch(parts, preprocessor):
     assert_same(trained, again)
 
 
-@pytest.mark.parametrize("score", [math.nan, math.inf, -math.inf])
-def test_a_score_that_is_not_finite_is_never_better(score):
-    assert not improves(score, 1.0) and not improves(score, math.inf)
-
-
-def test_nan_epochs_never_overwrite_the_good_one(parts, preprocessor, monkeypatch):
-    scores = iter([3.0, math.nan, 2.0, math.nan, math.inf, math.nan])
-    monkeypatch.setattr(training, "selection_score", lambda losses, select: next(scores))
-    assert short_fit(parts, preprocessor, epochs=6).best_epoch == 3
-
-
-def test_a_run_without_any_finite_score_is_an_error(parts, preprocessor, monkeypatch):
-    monkeypatch.setattr(training, "selection_score", lambda losses, select: math.nan)
-    with pytest.raises(FloatingPointError, match="No epoch of 3 had a finite validation score"):
-        short_fit(parts, preprocessor, patience=5)
-
-
 def test_patience_ends_training(parts, preprocessor, monkeypatch):
     scores = iter([3.0, 2.0, *[4.0] * 50])
     monkeypatch.setattr(training, "selection_score", lambda losses, select: next(scores))
@@ -111,29 +93,10 @@ def test_patience_ends_training(parts, preprocessor, monkeypatch):
     assert trained.best_epoch == 2 and trained.history["epoch"].max() == 6
 
 
-@pytest.mark.parametrize("combine", [lambda: surgery, lambda: UncertaintyWeights(5), lambda: GradNorm(5)])
-def test_a_killed_run_goes_on_to_the_same_numbers(parts, preprocessor, tmp_path, monkeypatch, combine):
-    whole = short_fit(parts, preprocessor, epochs=5, combine=combine())
-    state = tmp_path / "run.safetensors"
-    epoch = training.Run.one_epoch
-
-    def killed(run, *args):
-        if run.epoch == 3:
-            raise KeyboardInterrupt
-        epoch(run, *args)
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(training.Run, "one_epoch", killed)
-        short_fit(parts, preprocessor, epochs=5, combine=combine(), checkpoint=state)
-    resumed = short_fit(parts, preprocessor, epochs=5, combine=combine(), checkpoint=state)
-    assert_same(whole, resumed)
-    assert whole.history.drop(columns="seconds").equals(resumed.history.drop(columns="seconds"))
-
-
-def test_a_checkpoint_of_another_network_is_refused(parts, preprocessor, tmp_path):
-    short_fit(parts, preprocessor, epochs=1, checkpoint=tmp_path / "run.safetensors")
-    with pytest.raises(ValueError, match="state of another network"):
-        short_fit(parts, preprocessor.with_tasks("DM"), epochs=1, checkpoint=tmp_path / "run.safetensors")
+def test_the_file_of_a_network_says_that_training_was_interrupted(parts, preprocessor, tmp_path):
+    for interrupted in (False, True):
+        replace(short_fit(parts, preprocessor, epochs=1), interrupted=interrupted).save(tmp_path / "model.safetensors")
+        assert load_trained(tmp_path / "model.safetensors").interrupted == interrupted
 
 
 def test_saved_and_loaded_it_predicts_the_same(parts, preprocessor, tmp_path):
@@ -283,3 +246,8 @@ def test_a_validation_part_without_the_selecting_label_is_refused(parts, preproc
 def test_batches_of_one_are_refused(parts, preprocessor):
     with pytest.raises(ValueError, match="batch_size is 1"):
         short_fit(parts, preprocessor, batch_size=1)
+
+
+def test_no_epoch_at_all_is_refused(parts, preprocessor):
+    with pytest.raises(ValueError, match="epochs is 0"):
+        short_fit(parts, preprocessor, epochs=0)

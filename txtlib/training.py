@@ -1,22 +1,21 @@
-"""Training of one network on one or many tasks: the loop, its choice of epoch, and what is kept on disk."""
+"""Training of one network on one or many tasks: the loop, its choice of epoch, and how it ends."""
 
-import json
 import math
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
 from txtlib.balance import surgery
+from txtlib.checkpoint import Checkpoint, owner, parts, read, write
 from txtlib.cohort import Cohort
 from txtlib.losses import task_loss
 from txtlib.pcgrad import gradient_cosines
@@ -26,6 +25,7 @@ from txtlib.survival import survival_curves
 from txtlib.variants import variant
 
 Labels = dict[str, tuple[Tensor, ...]]
+NETWORK = "trained network"  # the kind of file that Trained.save writes
 ROWS_AT_ONCE = 256  # patients per forward pass where no gradient is needed
 
 
@@ -35,6 +35,7 @@ class Trained:
 
     history: a row per epoch, part (train, validation) and task, with its loss and the epoch's seconds. conflicts:
     a row per epoch and pair of tasks with the mean cosine of their gradients. best_epoch is the one kept.
+    interrupted says that Ctrl-C ended the training.
     """
 
     network: torch.nn.Module
@@ -42,6 +43,7 @@ class Trained:
     history: pd.DataFrame
     conflicts: pd.DataFrame
     best_epoch: int
+    interrupted: bool = False
 
     def predict(self, cohort: Cohort) -> Predictions:
         """Answer every task for the patients of a cohort, which needs no labels."""
@@ -50,28 +52,26 @@ class Trained:
         return decode({task: output.cpu().numpy() for task, output in outputs.items()}, cohort, self.preprocessor)
 
     def save(self, path: str | Path) -> None:
-        """Write network and preprocessor to one safetensors file, whole or not at all; never pickle."""
+        """Write network and preprocessor to one safetensors file, whole or not at all; OSError if it cannot be."""
         arrays, fields = self.preprocessor.state()
-        tensors = {f"network.{key}": value.contiguous() for key, value in self.network.state_dict().items()}
+        tensors = {f"network.{key}": value for key, value in self.network.state_dict().items()}
         tensors |= {f"preprocessor.{key}": torch.from_numpy(value) for key, value in arrays.items()}
-        about = {"settings": self.network.settings, "preprocessor": fields, "best_epoch": self.best_epoch}
+        about = {"best_epoch": self.best_epoch, "interrupted": self.interrupted}
         tables = {"history": self.history.to_dict("list"), "conflicts": self.conflicts.to_dict("list")}
-        _write(tensors, {**about, **tables}, path)
+        write(path, NETWORK, tensors, {**about, **tables, "settings": self.network.settings, "preprocessor": fields})
 
 
 def load_trained(path: str | Path) -> Trained:
-    """Read back a TxT, or a variant of it, that ``Trained.save`` wrote."""
-    tensors, about = _read(path)
-    parts = {"network": {}, "preprocessor": {}}
-    for key, value in tensors.items():
-        part, name = key.split(".", 1)
-        parts[part][name] = value
+    """Read back a TxT, or a variant of it, that ``Trained.save`` wrote; ValueError for any other file."""
+    tensors, about = read(path, NETWORK)
+    found = parts(tensors)
     network = variant(**{"variant": "product", **about["settings"]})
-    network.load_state_dict(parts["network"])
+    network.load_state_dict(found["network"])
     network.eval()
-    arrays = {name: value.numpy() for name, value in parts["preprocessor"].items()}
+    arrays = {name: value.numpy() for name, value in found["preprocessor"].items()}
     tables = (pd.DataFrame(about[name]) for name in ("history", "conflicts"))
-    return Trained(network, Preprocessor.from_state(arrays, about["preprocessor"]), *tables, about["best_epoch"])
+    ended = {name: about[name] for name in ("best_epoch", "interrupted")}
+    return Trained(network, Preprocessor.from_state(arrays, about["preprocessor"]), *tables, **ended)
 
 
 def decode(outputs: dict[str, np.ndarray], cohort: Cohort, preprocessor: Preprocessor) -> Predictions:
@@ -110,34 +110,94 @@ def fit(
 
     ``select`` is a task, or "all" for the mean over tasks; by default the survival task (its loss is the survival
     log score), or "all" without one. Training ends after ``epochs``, or ``patience`` epochs without a better
-    score; a score that is not finite is never better. ``combine`` joins the tasks' gradients on the
-    shared parameters (txtlib/balance.py); each head follows its own task. All randomness (order, dropout,
-    combine) comes from ``seed``. ``checkpoint`` names a file that is rewritten after each epoch: a run that was
-    killed and is started again with the same arguments goes on from it, on a CPU to the same numbers.
+    score. ``combine`` joins the tasks' gradients on the shared parameters (txtlib/balance.py); each head follows its
+    own task. All randomness (order, dropout, combine) comes from ``seed``.
 
-    Raises ValueError for an unknown ``select``, a validation part without a label of it, or fewer than two training
-    patients, in all or in a batch; FloatingPointError if no epoch ever had a finite score.
+    ``checkpoint`` names a file that is rewritten after each epoch: a run that was killed and is started again with
+    the same arguments goes on from it, on a CPU to the same numbers; ``epochs``, ``patience``, ``device`` and
+    ``progress`` may differ. Ctrl-C ends training with a line of text and the best epoch so far, marked as
+    ``interrupted`` so that a loop over many fits can stop there too; before the first epoch it is raised.
+
+    Raises ValueError for an unknown ``select``, a validation part without a label of it, fewer than one epoch, fewer
+    than two training patients, in all or in a batch, or a checkpoint that is torn or of another run; OSError if the
+    checkpoint cannot be written; FloatingPointError, with epoch and task, if a loss is no longer finite.
     """
     device = _device(device)
     select = select or next((task.name for task in preprocessor.tasks if task.kind == "survival"), "all")
-    _check(select, preprocessor, train, validation, batch_size)
-    parts = {
-        name: _tensors(preprocessor.encode(part), device) for name, part in (("train", train), ("val", validation))
+    _check(select, preprocessor, train, validation, batch_size, epochs)
+    data = {
+        name: _tensors(preprocessor.encode(part), device)
+        for name, part in (("training", train), ("validation", validation))
     }
     kinds = {task.name: task.kind for task in preprocessor.tasks}
-    with torch.random.fork_rng():  # dropout knows only the global generator
+    # dropout knows only the global generator; and a Ctrl-C at the door of a no_grad can leave gradients switched off
+    with torch.random.fork_rng(), torch.enable_grad():
         torch.manual_seed(seed)
         run = Run(network.to(device), kinds, learning_rate, combine, torch.Generator().manual_seed(seed))
-        run.resume(checkpoint)
-        quiet = {} if progress else {"disable": True}  # said only then, so that TQDM_DISABLE works too
-        bar = tqdm(total=epochs, initial=run.epoch, desc="epochs", unit="epoch", **quiet)
-        while run.epoch < epochs and run.epoch - run.best_epoch < patience:
-            run.one_epoch(*parts["train"], *parts["val"], batch_size, select)
-            run.save(checkpoint)
-            bar.update()
-            bar.set_postfix(best=f"{run.best_score:.4f}", epoch=run.best_epoch)
-        bar.close()
-    return run.trained(preprocessor)
+        arguments = dict(learning_rate=learning_rate, batch_size=batch_size, select=select, seed=seed)
+        file = _resumed(checkpoint, run, data, arguments)
+        one_epoch = partial(run.one_epoch, *data["training"], *data["validation"], batch_size, select)
+        interrupted = _train(run, one_epoch, epochs, patience, file, progress)
+    return run.trained(preprocessor, interrupted)
+
+
+def _resumed(path: str | Path | None, run: "Run", data: dict, arguments: dict) -> Checkpoint | None:
+    """Bring a run to where its checkpoint ends, if there is to be one."""
+    if path is None:
+        return None
+    file = Checkpoint(path, owner(run, data, **arguments))
+    file.resume(run)
+    return file
+
+
+def _train(
+    run: "Run", one_epoch: Callable, epochs: int, patience: int, file: Checkpoint | None, progress: bool
+) -> bool:
+    """Train to the end; return whether Ctrl-C was the end."""
+    quiet = {} if progress else {"disable": True}  # said only then, so that TQDM_DISABLE works too
+    with tqdm(total=epochs, initial=run.done.epoch, desc="epochs", unit="epoch", **quiet) as bar:
+        try:
+            while run.done.epoch < epochs and run.done.epoch - run.done.best_epoch < patience:
+                one_epoch()
+                if file:
+                    file.save(run)
+                bar.update()
+                bar.set_postfix(best=f"{run.done.best_score:.4f}", epoch=run.done.best_epoch)
+            return False
+        except FloatingPointError as error:
+            raise FloatingPointError(f"{error} {_what_is_left(run.done, file)}") from error
+        except KeyboardInterrupt:
+            if not run.done.epoch:
+                raise
+            going_on = f" The same call goes on from {file.path}." if file else ""
+            tqdm.write(f"Interrupted: epoch {run.done.best_epoch} is the best of {run.done.epoch}.{going_on}")
+            return True
+
+
+def _what_is_left(done: "Done", file: Checkpoint | None) -> str:
+    if not done.epoch:
+        return "No epoch was good before it: look for such values in the data, or lower the learning rate."
+    kept = f"The last good checkpoint is {file.path}, of epoch {done.epoch}" if file else "There is no checkpoint"
+    return (
+        f"{kept}; the best epoch is {done.best_epoch}: the same call with a new network and epochs={done.epoch} "
+        "returns it; a lower learning rate may lead further."
+    )
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a run has to show for its whole epochs: replaced as one, so that Ctrl-C finds nothing half done."""
+
+    epoch: int = 0
+    best_epoch: int = 0
+    best_score: float = math.inf
+    best: dict[str, Tensor] = field(default_factory=dict)
+    history: list[dict] = field(default_factory=list)
+    conflicts: list[dict] = field(default_factory=list)
+
+    def plain(self) -> dict:
+        """Return all but the weights."""
+        return {key: value for key, value in vars(self).items() if key != "best"}
 
 
 @dataclass
@@ -149,30 +209,27 @@ class Run:
     learning_rate: float
     combine: Callable[[Tensor, Tensor, torch.Generator], Tensor]
     generator: torch.Generator
-    epoch: int = 0
-    best_score: float = math.inf
-    best_epoch: int = 0
-    best: dict[str, Tensor] = field(default_factory=dict)
-    history: list[dict] = field(default_factory=list)
-    conflicts: list[dict] = field(default_factory=list)
+    done: Done = field(default_factory=Done)
 
     def __post_init__(self):
         self.optimizer = torch.optim.Adam(self.network.parameters(), self.learning_rate)
 
     def one_epoch(self, x, labels, val_x, val_labels, batch_size, select) -> None:
-        """Train on every patient once, validate, and keep the weights if they are the best so far."""
+        """Train on every patient once, validate, and keep the weights if they are the best so far.
+
+        Raises FloatingPointError once a loss or a weight is not finite; what is ``done`` then stays as it was.
+        """
         start = time.perf_counter()
-        self.epoch += 1
         self.network.train()
         batches = shuffled_batches(len(x), batch_size, self.generator)
         steps = [self._step(x[rows], _take(labels, rows)) for rows in batches]
-        losses = {"train": torch.stack([loss for loss, _ in steps]).mean(0).tolist()}
-        losses["validation"] = torch.stack(self.losses(_forward(self.network, val_x), val_labels)).tolist()
-        self._record(losses, torch.stack([cosine for _, cosine in steps]).mean(0), time.perf_counter() - start)
-        score = selection_score(dict(zip(self.kinds, losses["validation"], strict=True)), select)
-        if improves(score, self.best_score):
-            self.best_score, self.best_epoch = score, self.epoch
-            self.best = {key: value.detach().cpu().clone() for key, value in self.network.state_dict().items()}
+        train, cosines = (torch.stack(part) for part in zip(*steps, strict=True))  # a row per batch
+        self._check_losses("training", train)
+        validation = torch.stack(self.losses(_forward(self.network, val_x), val_labels))
+        self._check_losses("validation", validation[None])
+        self._check_weights()
+        losses = {"train": train.mean(0).tolist(), "validation": validation.tolist()}
+        self.done = self._after(losses, cosines.mean(0), time.perf_counter() - start, select)
 
     def losses(self, outputs: dict[str, Tensor], labels: Labels) -> list[Tensor]:
         """Return each task's mean loss, in the order of ``kinds``."""
@@ -200,69 +257,50 @@ class Run:
             parameter.grad = gradient
         return torch.cat([gradient.flatten() for gradient in gradients[: len(shared)]])
 
-    def _record(self, losses: dict[str, list[float]], cosines: Tensor, seconds: float) -> None:
-        tasks = list(self.kinds)
-        for part, values in losses.items():
-            rows = zip(tasks, values, strict=True)
-            self.history += [
-                dict(epoch=self.epoch, part=part, task=task, loss=loss, seconds=seconds) for task, loss in rows
-            ]
-        for i, j in zip(*np.triu_indices(len(tasks), 1), strict=True):
-            pair = f"{tasks[i]} and {tasks[j]}"
-            self.conflicts.append(dict(epoch=self.epoch, pair=pair, cosine=cosines[i, j].item()))
+    def _check_losses(self, part: str, losses: Tensor) -> None:
+        """Stop if one of the losses (B, T) is not finite; the first such batch says which task it was."""
+        bad = losses[~losses.isfinite().all(1)]
+        if len(bad):
+            tasks = [task for task, loss in zip(self.kinds, bad[0].tolist(), strict=True) if not math.isfinite(loss)]
+            values = sorted({str(loss) for loss in bad[0][~bad[0].isfinite()].tolist()})
+            where = f"Epoch {self.done.epoch + 1}: the {part} loss of {' and '.join(map(repr, tasks))}"
+            raise FloatingPointError(f"{where} became {' and '.join(values)}.")
 
-    def save(self, path: str | Path | None) -> None:
-        """Write the whole state to ``path``, if there is one."""
-        if path is None:
-            return
-        slots = self.optimizer.state_dict()["state"]
-        tensors = {f"network.{key}": value for key, value in self.network.state_dict().items()}
-        tensors |= {f"best.{key}": value for key, value in self.best.items()}
-        tensors |= {f"adam.{row}.{key}": value for row, slot in slots.items() for key, value in slot.items()}
-        tensors |= {f"combine.{key}": value for key, value in _tensors_of(self.combine).items()}
-        tensors |= {"random.order": self.generator.get_state(), "random.dropout": torch.get_rng_state()}
-        scores = {key: getattr(self, key) for key in ("epoch", "best_score", "best_epoch", "history", "conflicts")}
-        _write(tensors, {**scores, "settings": self.network.settings}, path)
+    def _check_weights(self) -> None:
+        """Stop if a weight is not finite, which a task without a validation label does not show."""
+        for name, value in self.network.state_dict().items():
+            if not value.sum().isfinite():  # a sum costs far less than a look at each number
+                raise FloatingPointError(f"Epoch {self.done.epoch + 1}: the weights {name!r} are no longer finite.")
 
-    def resume(self, path: str | Path | None) -> None:
-        """Take up the state that ``save`` wrote, if there is one; ValueError if it is of another network."""
-        if path is None or not Path(path).exists():
-            return
-        tensors, about = _read(path)
-        if about.pop("settings") != json.loads(json.dumps(self.network.settings)):
-            raise ValueError(f"{path} holds the state of another network: remove it, or name another checkpoint.")
-        named = {part: {} for part in ("network", "best", "adam", "combine", "random")}
-        for key, value in tensors.items():
-            part, name = key.split(".", 1)
-            named[part][name] = value
-        self.network.load_state_dict(named["network"])
-        self.best = named["best"]
-        self._restore_adam(named["adam"])
-        for name, value in named["combine"].items():
-            setattr(self.combine, name, value)
-        self.generator.set_state(named["random"]["order"])
-        torch.set_rng_state(named["random"]["dropout"])
-        for key, value in about.items():
-            setattr(self, key, value)
+    def _after(self, losses: dict[str, list[float]], cosines: Tensor, seconds: float, select: str) -> Done:
+        """Return what is done after one more epoch."""
+        done, epoch = self.done, self.done.epoch + 1
+        score = selection_score(dict(zip(self.kinds, losses["validation"], strict=True)), select)
+        best = dict(best_epoch=done.best_epoch, best_score=done.best_score, best=done.best)
+        if score < done.best_score:
+            weights = {key: value.detach().cpu().clone() for key, value in self.network.state_dict().items()}
+            best = dict(best_epoch=epoch, best_score=score, best=weights)
+        history = [{"epoch": epoch, **row, "seconds": seconds} for row in self._loss_rows(losses)]
+        conflicts = [{"epoch": epoch, **row} for row in self._conflict_rows(cosines)]
+        return Done(epoch, history=done.history + history, conflicts=done.conflicts + conflicts, **best)
 
-    def _restore_adam(self, named: dict[str, Tensor]) -> None:
-        slots: dict[int, dict] = {}
-        for key, value in named.items():
-            row, name = key.split(".")
-            slots.setdefault(int(row), {})[name] = value
-        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": slots})
+    def _loss_rows(self, losses: dict[str, list[float]]) -> list[dict]:
+        return [
+            dict(part=part, task=task, loss=loss)
+            for part, values in losses.items()
+            for task, loss in zip(self.kinds, values, strict=True)
+        ]
 
-    def trained(self, preprocessor: Preprocessor) -> Trained:
-        """Return the best epoch's network; FloatingPointError if there is none."""
-        if not self.best:
-            raise FloatingPointError(
-                f"No epoch of {self.epoch} had a finite validation score: lower the learning rate, and look at the "
-                "training losses for the task that diverges."
-            )
-        self.network.load_state_dict(self.best)
+    def _conflict_rows(self, cosines: Tensor) -> list[dict]:
+        pairs = combinations(enumerate(self.kinds), 2)
+        return [dict(pair=f"{a} and {b}", cosine=cosines[i, j].item()) for (i, a), (j, b) in pairs]
+
+    def trained(self, preprocessor: Preprocessor, interrupted: bool = False) -> Trained:
+        """Return the best epoch's network."""
+        self.network.load_state_dict(self.done.best)
         self.network.eval()
-        tables = (pd.DataFrame(rows) for rows in (self.history, self.conflicts))
-        return Trained(self.network, preprocessor, *tables, self.best_epoch)
+        tables = (pd.DataFrame(rows) for rows in (self.done.history, self.done.conflicts))
+        return Trained(self.network, preprocessor, *tables, self.done.best_epoch, interrupted)
 
 
 def constant_losses(train: Cohort, validation: Cohort, preprocessor: Preprocessor) -> dict[str, float]:
@@ -288,11 +326,6 @@ def _constant_loss(kind: str, size: int, fitted: tuple[Tensor, ...], judged: tup
     return task_loss(kind, constant.detach().expand(len(judged[0]), -1), judged).item()
 
 
-def improves(score: float, best: float) -> bool:
-    """Say whether a validation score is finite and lower than the best one so far."""
-    return math.isfinite(score) and score < best
-
-
 def selection_score(losses: dict[str, float], select: str) -> float:
     """Return the loss of the selected task, or the mean over tasks for "all"."""
     return sum(losses.values()) / len(losses) if select == "all" else losses[select]
@@ -306,10 +339,14 @@ def shuffled_batches(n: int, batch_size: int, generator: torch.Generator) -> lis
     return batches
 
 
-def _check(select: str, preprocessor: Preprocessor, train: Cohort, validation: Cohort, batch_size: int) -> None:
+def _check(
+    select: str, preprocessor: Preprocessor, train: Cohort, validation: Cohort, batch_size: int, epochs: int
+) -> None:
     names = [task.name for task in preprocessor.tasks]
     if select not in (*names, "all"):
         raise ValueError(f"select is one of the tasks {', '.join(names)}, or 'all', not {select!r}.")
+    if epochs < 1:
+        raise ValueError(f"epochs is {epochs}; training needs one or more.")
     if batch_size < 2:
         raise ValueError(f"batch_size is {batch_size}; batch normalisation needs two patients or more in a batch.")
     unseen = [name for name in names if select in (name, "all") and not _has_label(validation, preprocessor, name)]
@@ -349,16 +386,3 @@ def _forward(network: torch.nn.Module, x: Tensor) -> dict[str, Tensor]:
     network.eval()
     pieces = [network(rows) for rows in x.split(ROWS_AT_ONCE)]
     return {task: torch.cat([piece[task] for piece in pieces]) for task in pieces[0]}
-
-
-def _write(tensors: dict[str, Tensor], about: dict, path: str | Path) -> None:
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f"{path.name}.{os.getpid()}.draft")
-    save_file({key: value.cpu().clone() for key, value in tensors.items()}, draft, {"about": json.dumps(about)})
-    os.replace(draft, path)
-
-
-def _read(path: str | Path) -> tuple[dict[str, Tensor], dict]:
-    with safe_open(path, "pt") as file:
-        return {key: file.get_tensor(key) for key in file.keys()}, json.loads(file.metadata()["about"])  # noqa: SIM118
