@@ -213,9 +213,9 @@ def test_the_order_of_the_tasks_does_not_decide_the_kept_epoch(parts, preprocess
         ordered = preprocessor.with_tasks(*names)
         net = TxT(12, ordered.outputs, width=8, layers=1, heads=2, dropout=0.0, readout="mean")
         net.load_state_dict(network(preprocessor).state_dict())
-        options = dict(epochs=8, batch_size=32, learning_rate=1e-3, combine=plain_sum, progress=False)
+        options = dict(epochs=3, batch_size=64, learning_rate=3e-3, combine=plain_sum, progress=False)
         epochs.append(fit(net, parts.train, parts.validation, ordered, **options).best_epoch)
-    assert epochs[0] == epochs[1]
+    assert epochs == [3, 3]  # by far; Age's lowest is epoch 1
 
 
 def test_a_task_in_other_units_changes_no_other_task(parts):

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from txtlib.products import Linear, attend
+
 
 class TxT(nn.Module):
     """A set of G genes with their expression in, one output per task out.
@@ -64,9 +66,13 @@ class TxT(nn.Module):
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """Map expression x (B, G) to {task: (B, outputs)}."""
+        features = self.features(x)
+        return {task: self.head(task)(features) for task in self.settings["outputs"]}
+
+    def features(self, x: Tensor) -> Tensor:
+        """Map expression x (B, G) to what the heads read, (B, G * d), or (B, d) under the readout "mean"."""
         hidden = self.encode(x)  # (B, G, d)
-        flat = hidden.flatten(1) if self.readout == "flatten" else hidden.mean(1)  # (B, G * d) or (B, d)
-        return {task: self.head(task)(flat) for task in self.settings["outputs"]}
+        return hidden.flatten(1) if self.readout == "flatten" else hidden.mean(1)
 
     def encode(self, x: Tensor) -> Tensor:
         """Map expression x (B, G) to each gene's vector in each patient's context, (B, G, d)."""
@@ -129,16 +135,14 @@ class Block(nn.Module):
         super().__init__()
         self.n_heads = heads
         self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.query, self.key, self.value, self.out = (nn.Linear(width, width, bias=False) for _ in range(4))
-        self.wide, self.narrow = nn.Linear(width, 4 * width, bias=False), nn.Linear(4 * width, width, bias=False)
+        self.query, self.key, self.value, self.out = (Linear(width, width) for _ in range(4))
+        self.wide, self.narrow = Linear(width, 4 * width), Linear(4 * width, width)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, hidden: Tensor, query_position: Tensor, key_position: Tensor) -> Tensor:
         """Map hidden (B, G, d) to (B, G, d); the positions are m more columns of queries and keys, (B, H, G, m)."""
-        q, k, v = self.project(hidden, query_position, key_position)
-        v = F.pad(v, (0, q.shape[-1] - v.shape[-1]))  # the fused kernel wants one width for all three
-        mixed = F.scaled_dot_product_attention(q, k, v, scale=1.0)  # (B, H, G, d_head + m)
-        mixed = mixed[..., : hidden.shape[-1] // self.n_heads].transpose(1, 2).flatten(2)  # (B, G, d)
+        mixed = attend(*self.project(hidden, query_position, key_position))  # (B, H, G, d_head)
+        mixed = mixed.transpose(1, 2).flatten(2)  # (B, G, d)
         hidden = hidden + self.dropout(self.out(mixed))
         return hidden + self.dropout(self.narrow(F.relu(self.wide(self.norm2(hidden)))))
 

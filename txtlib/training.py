@@ -17,6 +17,7 @@ from tqdm import tqdm
 from txtlib.balance import surgery
 from txtlib.checkpoint import Checkpoint, owner, parts, read, write
 from txtlib.cohort import Cohort
+from txtlib.gradients import Labels, task_gradients
 from txtlib.losses import task_loss
 from txtlib.pcgrad import gradient_cosines
 from txtlib.predictions import Predictions
@@ -24,7 +25,6 @@ from txtlib.preprocess import Encoded, Preprocessor
 from txtlib.survival import survival_curves
 from txtlib.variants import variant
 
-Labels = dict[str, tuple[Tensor, ...]]
 NETWORK = "trained network"  # the kind of file that Trained.save writes
 ROWS_AT_ONCE = 256  # patients per forward pass where no gradient is needed
 
@@ -103,6 +103,7 @@ def fit(
     combine=surgery,
     seed: int = 0,
     device: str = "auto",
+    precision: str = "float32",
     checkpoint: str | Path | None = None,
     progress: bool = True,
 ) -> Trained:
@@ -133,8 +134,10 @@ def fit(
     # dropout knows only the global generator; and a Ctrl-C at the door of a no_grad can leave gradients switched off
     with torch.random.fork_rng(), torch.enable_grad():
         torch.manual_seed(seed)
-        run = Run(network.to(device), kinds, learning_rate, combine, torch.Generator().manual_seed(seed))
-        arguments = dict(learning_rate=learning_rate, batch_size=batch_size, select=select, seed=seed)
+        run = Run(network.to(device), kinds, learning_rate, combine, torch.Generator().manual_seed(seed), precision)
+        arguments = dict(
+            learning_rate=learning_rate, batch_size=batch_size, select=select, seed=seed, precision=precision
+        )
         file = _resumed(checkpoint, run, data, arguments)
         one_epoch = partial(run.one_epoch, *data["training"], *data["validation"], batch_size, select)
         interrupted = _train(run, one_epoch, epochs, patience, file, progress)
@@ -209,10 +212,11 @@ class Run:
     learning_rate: float
     combine: Callable[[Tensor, Tensor, torch.Generator], Tensor]
     generator: torch.Generator
+    precision: str = "float32"
     done: Done = field(default_factory=Done)
 
     def __post_init__(self):
-        self.optimizer = torch.optim.Adam(self.network.parameters(), self.learning_rate)
+        self.optimizer = torch.optim.Adam(self.network.parameters(), self.learning_rate, fused=True)
 
     def one_epoch(self, x, labels, val_x, val_labels, batch_size, select) -> None:
         """Train on every patient once, validate, and keep the weights if they are the best so far.
@@ -237,12 +241,8 @@ class Run:
 
     def _step(self, x: Tensor, labels: Labels) -> tuple[Tensor, Tensor]:
         """Make one optimiser step; return losses (T,) and gradient cosines (T, T)."""
-        losses = self.losses(self.network(x), labels)
+        losses, jacobian = task_gradients(self.network, x, labels, self.kinds, self.precision)
         shared = self.network.shared_parameters()
-        jacobian = torch.stack(
-            [self._gradient(task, loss, shared) for task, loss in zip(self.kinds, losses, strict=True)]
-        )
-        losses = torch.stack(losses).detach()
         combined = self.combine(jacobian, losses, self.generator).split([parameter.numel() for parameter in shared])
         for parameter, gradient in zip(shared, combined, strict=True):
             parameter.grad = gradient.view_as(parameter)

@@ -1,0 +1,66 @@
+"""The gradients of all tasks in one training step: each head's own, and the Jacobian of what the tasks share.
+
+The heads are differentiated task by task down to the features that they read; the encoder, where the work is,
+then carries all tasks' gradients back together, some patients at a time.
+"""
+
+import torch
+from torch import Tensor
+
+from txtlib.losses import task_loss
+from txtlib.parallel import added, gathered, own_randomness, own_rows
+
+TOKENS = 4000  # genes x patients that go through the encoder together on a CPU: their gradients stay in the cache
+
+Labels = dict[str, tuple[Tensor, ...]]
+
+
+def task_gradients(
+    network: torch.nn.Module, x: Tensor, labels: Labels, kinds: dict[str, str], precision: str = "float32"
+) -> tuple[Tensor, Tensor]:
+    """Return each task's loss, (T,), and its gradient of the shared parameters, (T, P); heads get their ``.grad``.
+
+    x (B, G) and labels are one batch; kinds maps task to kind. precision "bfloat16" runs the encoder under
+    autocast, the heads and losses stay in float32.
+    """
+    shared, rows = network.shared_parameters(), own_rows(len(x))
+    with own_randomness():
+        pieces = [_features(network, some, precision) for some in x[rows].split(_patients_at_once(x))]
+    features = gathered(torch.cat([piece.detach() for piece in pieces]), len(x)).requires_grad_()
+    answers = [_head_gradient(network.head(task), kind, features, labels[task]) for task, kind in kinds.items()]
+    losses, seeds = (torch.stack(each) for each in zip(*answers, strict=True))  # (T,), (T, B, F)
+    some = seeds[:, rows].split([len(piece) for piece in pieces], 1)
+    jacobian = sum(encoder_jacobian(piece, shared, seed) for piece, seed in zip(pieces, some, strict=True))
+    return losses, added(jacobian)
+
+
+def encoder_jacobian(features: Tensor, shared: list[Tensor], seeds: Tensor) -> Tensor:
+    """Return the gradients of T tasks, (T, P), from those of the features (B, F): seeds (T, B, F)."""
+
+    def gradient(seed: Tensor) -> tuple[Tensor, ...]:
+        return torch.autograd.grad(features, shared, seed, retain_graph=True)
+
+    if features.device.type == "cpu":
+        found = torch.func.vmap(gradient)(seeds)
+    else:  # a GPU's fused kernels know one gradient at a time
+        found = [torch.stack(each) for each in zip(*map(gradient, seeds), strict=True)]
+    return torch.cat([each.flatten(1) for each in found], 1)
+
+
+def _features(network: torch.nn.Module, x: Tensor, precision: str) -> Tensor:
+    with torch.autocast(x.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+        return network.features(x).to(x.dtype)
+
+
+def _head_gradient(head: torch.nn.Module, kind: str, features: Tensor, label: tuple[Tensor, ...]):
+    """Set the gradients of a task's head; return its loss and the gradient of the features, (B, F)."""
+    own = list(head.parameters())
+    loss = task_loss(kind, head(features), label)
+    seed, *gradients = torch.autograd.grad(loss, [features, *own])
+    for parameter, gradient in zip(own, gradients, strict=True):
+        parameter.grad = gradient
+    return loss.detach(), seed
+
+
+def _patients_at_once(x: Tensor) -> int:
+    return max(1, TOKENS // x.shape[1]) if x.device.type == "cpu" else len(x)
