@@ -368,10 +368,6 @@ def _device(name: str) -> torch.device:
     return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
 
 
-def _tensors_of(combine) -> dict[str, Tensor]:
-    return {name: value for name, value in vars(combine).items() if isinstance(value, Tensor)}
-
-
 def _tensors(encoded: Encoded, device: torch.device) -> tuple[Tensor, Labels]:
     labels = {task: tuple(torch.from_numpy(a).to(device) for a in arrays) for task, arrays in encoded.labels.items()}
     return torch.from_numpy(encoded.x).to(device), labels
