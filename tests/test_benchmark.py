@@ -1,0 +1,528 @@
+import ast
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from importlib import import_module, invalidate_caches
+from pathlib import Path
+from types import SimpleNamespace
+from uuid import uuid4
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from txtlib import benchmark, workers
+from txtlib.benchmark import COLUMNS, COST, Method, code_hash, content_hash, plan, run, run_cell, training_horizon
+from txtlib.cohort import CohortError, load_cohort, split
+from txtlib.peers.floors import ClinicalCox, Trivial
+from txtlib.predictions import Predictions
+from txtlib.preprocess import fit_preprocessor
+
+# --- methods, as a reader would write them --------------------------------------------------------------------
+
+
+def trivial(seed):
+    return Trivial()
+
+
+def cox(seed, columns):
+    return ClinicalCox(*columns)
+
+
+class SmallTxT:
+    def __init__(self, seed, width=8):
+        self.seed, self.width = seed, width
+
+    def fit(self, train, validation):
+        from txtlib.model import TxT  # here, or torch's second of import is paid in each process of these tests
+        from txtlib.training import fit
+
+        preprocessor = fit_preprocessor(train, n_genes=8, n_times=5, grid="quantile")
+        sizes = {"width": self.width, "layers": 1, "heads": 2, "readout": "mean"}
+        network = TxT(8, preprocessor.outputs, seed=self.seed, **sizes)
+        options = {"epochs": 2, "learning_rate": 1e-3, "device": "cpu", "progress": False}
+        return fit(network, train, validation, preprocessor, seed=self.seed, **options)
+
+
+class Counted(Trivial):
+    """Leaves a file in ``log`` for each time that it is fitted."""
+
+    def __init__(self, seed, log, name="run"):
+        self.log, self.name = Path(log), name
+
+    def fit(self, train, validation):
+        (self.log / f"{self.name}-{uuid4()}").touch()
+        return super().fit(train, validation)
+
+
+class Deadly(Counted):
+    """Kills its process, the first so many times."""
+
+    def __init__(self, seed, log, name, times):
+        super().__init__(seed, log, name)
+        self.times = times
+
+    def fit(self, train, validation):
+        super().fit(train, validation)
+        if runs(self.log, self.name) <= self.times:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return self
+
+
+class Fragile(Counted):
+    """Fails as long as there is a file ``broken`` in ``log``."""
+
+    def fit(self, train, validation):
+        if (self.log / "broken").exists():
+            raise ArithmeticError("no convergence,\nafter all")
+        return super().fit(train, validation)
+
+
+class Shuffled(Trivial):
+    def __init__(self, seed):
+        pass
+
+    def predict(self, cohort):
+        return super().predict(cohort.take(cohort.samples[::-1]))
+
+
+class Silent(Shuffled):
+    def predict(self, cohort):
+        return Predictions(cohort.samples)
+
+
+class Leaving(Shuffled):
+    def fit(self, train, validation):
+        sys.exit("out of licences")
+
+
+class Ranking(Shuffled):
+    def predict(self, cohort):
+        return Predictions(cohort.samples, score=np.arange(float(len(cohort))))
+
+
+METHODS = [
+    Method("Kaplan-Meier", trivial),
+    Method("age alone", cox, {"columns": ["Age"]}),
+    Method("TxT", SmallTxT),
+]
+
+
+def runs(log, name="run"):
+    return len(list(Path(log).glob(f"{name}-*")))
+
+
+def counted(log, name="run", **settings):
+    return Method(name, Counted, {"log": str(log), "name": name, **settings})
+
+
+@pytest.fixture(scope="module")
+def cohort():
+    return load_cohort("gse7390")
+
+
+@pytest.fixture
+def log(tmp_path):
+    (tmp_path / "log").mkdir()
+    return tmp_path / "log"
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    dask, distributed = pytest.importorskip("dask"), pytest.importorskip("distributed")
+    local_web = {"dashboard_address": "127.0.0.1:0"}  # with None, a second cluster finds port 8787 taken, and warns
+    give_up = {"distributed.scheduler.allowed-failures": 0}  # one death is enough, and each costs a new worker
+    with (
+        dask.config.set(give_up),
+        distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=True, **local_web) as local,
+    ):
+        yield local.scheduler_address
+
+
+# --- the table ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def two_workers(cohort, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("two")
+    return folder, run(METHODS, cohort, folder, range(2), range(2), workers=2, threads=1, progress=False)
+
+
+def assert_same(folder, found, other_folder, other):
+    costs = set(COST) - {"error"}
+    pd.testing.assert_frame_equal(found.drop(columns=costs), other.drop(columns=costs), check_exact=True)
+    for cell in found["cell"].unique():
+        answers = (pd.read_parquet(place / f"{cell}.parquet") for place in (folder, other_folder))
+        pd.testing.assert_frame_equal(*answers, check_exact=True)
+
+
+def test_one_worker_gives_the_same_table(cohort, two_workers, tmp_path):
+    found = run(METHODS, cohort, tmp_path, range(2), range(2), workers=1, threads=1, progress=False)
+    assert_same(tmp_path, found, *two_workers)
+
+
+def test_a_dask_cluster_gives_the_same_table(cohort, two_workers, tmp_path, cluster):
+    found = run(METHODS, cohort, tmp_path, range(2), range(2), cluster=cluster, progress=False)
+    assert_same(tmp_path, found, *two_workers)
+
+
+def test_the_table_is_tidy_and_fits_into_parquet_and_csv(two_workers, tmp_path):
+    _, found = two_workers
+    assert list(found.columns) == COLUMNS
+    assert not found.duplicated(["method", "data_seed", "model_seed", "task", "measure"]).any()
+    assert len(found.drop_duplicates(["method", "data_seed", "model_seed"])) == 3 * 2 * 2
+    assert found["error"].isna().all()
+    assert found.loc[found["measure"] == "Harrell's C", "score"].between(0, 1).all()
+    found.to_parquet(tmp_path / "table.parquet")
+    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "table.parquet"), found)
+    found.to_csv(tmp_path / "table.csv", index=False)
+    again = pd.read_csv(tmp_path / "table.csv", float_precision="round_trip")
+    pd.testing.assert_series_equal(again["score"], found["score"], check_exact=True)
+
+
+def test_a_row_says_what_it_rests_on_and_what_it_cost(cohort, two_workers):
+    row = two_workers[1].query("method == 'age alone' and data_seed == 1").iloc[0]
+    parts = split(cohort, 1)
+    for name, part in parts._asdict().items():
+        assert row[f"n_{name}"] == len(part) and row[f"events_{name}"] == part.outcome()[1].sum()
+    assert row["horizon"] == training_horizon(parts.train)
+    assert json.loads(row["settings"]) == {"columns": ["Age"]} and row["cohort_hash"] == content_hash(cohort)
+    assert {"python", "torch", "numpy", "scikit-survival", "txtlib"} <= json.loads(row["versions"]).keys()
+    assert row["threads"] == 1 and 0 < row["fit_seconds"] < 60 and 0 < row["predict_seconds"] < 60
+    assert 50 < row["peak_mb"] < 5000
+
+
+def test_scores_are_those_of_the_metrics(cohort, two_workers):
+    parts = split(cohort, 0)
+    answer = ClinicalCox("Age").fit(parts.train).predict(parts.test)
+    expected = benchmark.score_draws({"m": answer}, parts.train, parts.test, training_horizon(parts.train), 0)
+    found = two_workers[1].query("method == 'age alone' and data_seed == 0 and model_seed == 0")
+    assert found.set_index("measure")["score"].to_dict() == expected["m"]["DM"].iloc[0].to_dict()
+
+
+def test_all_methods_see_the_same_patients_of_a_data_seed(cohort, two_workers):
+    folder, found = two_workers
+    assert (found.groupby("data_seed")["split_hash"].nunique() == 1).all() and found["split_hash"].nunique() == 2
+    for data_seed, cells in found.groupby("data_seed")["cell"]:
+        for cell in cells.unique():
+            samples = pd.read_parquet(folder / f"{cell}.parquet").index
+            assert list(samples) == list(split(cohort, data_seed).test.samples)
+
+
+def test_data_seed_and_model_seed_are_apart(two_workers):
+    scores = two_workers[1].pivot_table("score", ["method", "task", "measure"], ["data_seed", "model_seed"])
+    assert scores.loc["age alone"][0, 0].equals(scores.loc["age alone"][0, 1])
+    assert not scores.loc["TxT"][0, 0].equals(scores.loc["TxT"][0, 1])
+    assert not scores.loc["age alone"][0, 0].equals(scores.loc["age alone"][1, 0])
+
+
+def test_the_answer_for_each_test_patient_is_kept(cohort, two_workers):
+    folder, found = two_workers
+    row = found.query("method == 'Kaplan-Meier' and data_seed == 0").iloc[0]
+    kept = pd.read_parquet(folder / f"{row['cell']}.parquet")
+    parts = split(cohort, 0)
+    answer = Trivial().fit(parts.train).predict(parts.test)
+    shares = [f"{task}={k}" for task in ("Grade", "ER") for k in answer.probabilities[task]]
+    assert list(kept) == ["Age", "Size", *shares, "DM"]
+    np.testing.assert_array_equal(kept["DM"], answer.risk(row["horizon"]))
+    np.testing.assert_array_equal(kept["Age"], answer.values["Age"])
+
+
+# --- a finished cell is never run again, and never lost -------------------------------------------------------
+
+
+def test_what_is_finished_is_not_run_again_and_other_settings_are(cohort, tmp_path, log):
+    options = {"folder": tmp_path / "cells", "workers": 1, "progress": False}
+    first = run([counted(log)], cohort, data_seeds=range(2), **options)
+    again = run([counted(log)], cohort, data_seeds=range(3), **options)
+    assert runs(log) == 3  # two, and the one that is new
+    pd.testing.assert_frame_equal(again[again["data_seed"] < 2].reset_index(drop=True), first)
+    run([Method("run", Counted, {"log": f"{log}/", "name": "run"})], cohort, data_seeds=range(2), **options)
+    assert runs(log) == 5
+    assert len(list((tmp_path / "cells").iterdir())) == 2 * (3 + 2)  # and nothing else is left there
+
+
+def deadly(log, name, times):
+    return Method(name, Deadly, {"log": str(log), "name": name, "times": times})
+
+
+def test_a_process_that_dies_takes_one_cell_along(cohort, tmp_path, log):
+    methods = [deadly(log, "once", 1), deadly(log, "ever", 9), *(counted(log, name) for name in "abc")]
+    found = run(methods, cohort, tmp_path / "cells", data_seeds=[0], workers=2, progress=False)
+    failed = found[found["error"].notna()].set_index("method")["error"]
+    assert failed.to_dict() == {"ever": "the process died: SIGKILL (often: out of memory)"}
+    assert [runs(log, name) for name in ("a", "b", "c", "once", "ever")] == [1, 1, 1, 2, 2]
+
+
+def test_a_dask_worker_that_dies_takes_one_cell_along(cohort, tmp_path, log, cluster):
+    methods = [deadly(log, "ever", 9), *(counted(log, name) for name in "abc")]
+    with import_module("distributed").Client(cluster, set_as_default=False) as client:
+        found = run(methods, cohort, tmp_path / "cells", data_seeds=[0], cluster=client, progress=False)
+        assert client.status == "running"  # the caller's, so not closed
+    failed = found[found["error"].notna()].set_index("method")["error"]
+    assert list(failed.index) == ["ever"] and failed["ever"].startswith("the process died: KilledWorker")
+    assert set(found["method"]) == {"ever", *"abc"} and runs(log, "ever") == 2
+
+
+SCRIPT = """
+import os, signal, sys, time
+from pathlib import Path
+from txtlib.benchmark import Method, run
+from txtlib.peers.floors import Trivial
+
+class Waiting(Trivial):  # a method may also stand in the script itself
+    def __init__(self, seed, log):
+        self.log = Path(log)
+    def fit(self, train, validation):
+        while len(list(self.log.glob("run-*"))) >= int((self.log / "limit").read_text()):
+            time.sleep(0.02)
+        (self.log / f"run-{os.getpid()}-{time.time_ns()}").touch()
+        return super().fit(train, validation)
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    folder, log, workers = sys.argv[1:]
+    found = run([Method("waits", Waiting, {"log": log})], "gse7390", folder, data_seeds=range(6), workers=int(workers))
+    print(found["data_seed"].nunique(), found["error"].notna().sum())
+"""
+
+
+def test_a_run_that_is_ended_goes_on_where_it_was(tmp_path, log):
+    (tmp_path / "mine.py").write_text(SCRIPT)
+    cells, command = tmp_path / "cells", [sys.executable, str(tmp_path / "mine.py"), str(tmp_path / "cells"), str(log)]
+    quiet = {"stderr": subprocess.DEVNULL, "env": {**os.environ, "OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1"}}
+    kept = {}
+    for end, least, crew in ((signal.SIGKILL, 2, "2"), (signal.SIGINT, 4, "1")):
+        (log / "limit").write_text(str(least))
+        with subprocess.Popen([*command, crew], **quiet) as process:
+            try:
+                until(lambda least=least: len(list(cells.glob("*.json"))) >= least)
+            finally:
+                process.send_signal(end)
+        kept |= {path: path.read_bytes() for path in cells.glob("*.json")}
+    (log / "limit").write_text("99")
+    found = subprocess.run([*command, "1"], stdout=subprocess.PIPE, text=True, **quiet)
+    assert found.stdout.split() == ["6", "0"]
+    assert kept == {path: path.read_bytes() for path in kept} and runs(log) == 6
+
+
+def until(condition, seconds=60.0):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def test_a_failed_cell_is_shown_kept_and_tried_again(cohort, tmp_path, log):
+    methods = [Method("fragile", Fragile, {"log": str(log)}), counted(log, "steady")]
+    options = {"folder": tmp_path / "cells", "data_seeds": [0], "workers": 1, "progress": False}
+    (log / "broken").touch()
+    found = run(methods, cohort, **options).set_index("method")
+    assert found.loc["fragile", "error"] == "ArithmeticError: no convergence, after all"
+    assert found.loc["fragile", "n_test"] == 39 and found.loc["fragile", ["task", "measure", "score"]].isna().all()
+    assert found.loc["steady", "error"].isna().all() and found["score"].dtype == float
+    record = json.loads((tmp_path / "cells" / f"{found.loc['fragile', 'cell']}.json").read_text())
+    assert "Traceback" in record["traceback"] and "raise ArithmeticError" in record["traceback"]
+    (log / "broken").unlink()
+    assert run(methods, cohort, **options)["error"].isna().all()
+    assert runs(log, "steady") == 1
+
+
+def test_a_torn_cell_is_run_again(cohort, tmp_path, log):
+    options = {"folder": tmp_path / "cells", "workers": 1, "progress": False}
+    first = run([counted(log)], cohort, data_seeds=range(4), **options)
+    torn, other, emptied, whole = (tmp_path / "cells" / f"{cell}.json" for cell in first["cell"].unique())
+    torn.write_bytes(torn.read_bytes()[:300])
+    other.write_bytes(whole.read_bytes())  # a cell under another's name
+    emptied.with_suffix(".parquet").unlink()
+    again = run([counted(log)], cohort, data_seeds=range(4), **options)
+    pd.testing.assert_series_equal(again["score"], first["score"], check_exact=True)
+    assert runs(log) == 4 + 3 and json.loads(torn.read_text())["key"] == torn.stem
+
+
+# --- what makes a cell ----------------------------------------------------------------------------------------
+
+
+def keys(cohort, method=METHODS[1], **options):
+    return [cell.key for cell in plan([method], cohort, **{"data_seeds": [0], "model_seeds": [0], **options})]
+
+
+def test_all_that_decides_a_result_makes_another_cell(cohort):
+    renamed, other = replace(METHODS[1], name="Age"), replace(METHODS[1], settings={"columns": ["Size"]})
+    about_time = cohort.clinical.assign(DM_duration=cohort.clinical["DM_duration"] + 1)
+    changed = [
+        keys(cohort, renamed),
+        keys(cohort, other),
+        keys(cohort, data_seeds=[1]),
+        keys(cohort, model_seeds=[1]),
+        keys(cohort, horizon=1825.0),
+        keys(replace(cohort, clinical=about_time)),
+        keys(replace(cohort, expression=cohort.expression + 1)),
+        keys(cohort.with_tasks("DM")),
+        keys(cohort.take(cohort.samples[:-1])),
+    ]
+    assert len({key for (key,) in [keys(cohort), *changed]}) == 1 + len(changed)
+    assert keys(cohort) == keys(load_cohort("gse7390"))
+
+
+def test_an_edit_of_the_code_makes_another_cell_and_one_of_a_comment_does_not(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    text = 'from txtlib.peers.floors import Trivial\n\n\ndef mine(seed):\n    """Say."""\n    return Trivial()\n'
+    (tmp_path / "a_readers_file.py").write_text(text)
+    invalidate_caches()
+    mine = import_module("a_readers_file").mine
+    before = code_hash(mine)
+    (tmp_path / "a_readers_file.py").write_text(text.replace("Say.", "Tell.") + "# a comment\n")
+    assert code_hash(mine) == before
+    (tmp_path / "a_readers_file.py").write_text(text + "x = 1\n")
+    assert code_hash(mine) != before
+
+
+def test_an_edit_of_the_library_counts_where_it_is_imported(monkeypatch):
+    before = code_hash(ClinicalCox), code_hash(SmallTxT)
+    source = benchmark._source
+    edited = lambda module: source(module) + ("\nx = 1" if module == "txtlib.losses" else "")  # noqa: E731
+    monkeypatch.setattr(benchmark, "_source", edited)
+    assert code_hash(ClinicalCox) == before[0] and code_hash(SmallTxT) != before[1]
+
+
+@pytest.mark.parametrize(
+    "line", ["import txtlib.peers.floors", "from txtlib.peers import floors", "from txtlib.peers.floors import Trivial"]
+)
+def test_each_way_to_import_is_followed(line):
+    assert "txtlib.peers.floors" in set(benchmark._imports(ast.parse(line)))
+
+
+def test_a_worker_with_other_code_is_found_out(cohort):
+    (cell,) = plan(METHODS[:1], cohort, [0], [0])
+    record, answer = run_cell(cohort, replace(cell, identity={**cell.identity, "code": "other"}))
+    assert "bring all workers to one version" in record["error"] and answer is None
+
+
+# --- one cell -------------------------------------------------------------------------------------------------
+
+
+def one(factory, cohort, **options):
+    (cell,) = plan([Method("m", factory)], cohort, [0], [0], **options)
+    return run_cell(cohort, cell)
+
+
+def test_a_method_that_only_ranks_has_no_brier_score(cohort):
+    record, answer = one(Ranking, cohort)
+    assert [score["measure"] for score in record["scores"]] == ["Harrell's C", "Uno's C", "AUC at horizon"]
+    assert list(answer) == ["DM"]
+
+
+@pytest.mark.parametrize(
+    "factory, sentence",
+    [
+        (Shuffled, "not for the test patients in their order"),
+        (Silent, "answers none of the tasks of TRANSBIG"),
+        (Leaving, "SystemExit: out of licences"),
+    ],
+)
+def test_a_method_that_breaks_the_protocol_is_a_failed_cell(factory, sentence, cohort):
+    record, answer = one(factory, cohort)
+    assert sentence in record["error"] and record["scores"] == [] and answer is None
+
+
+def test_a_cohort_without_survival_has_no_horizon(cohort):
+    record, answer = one(trivial, cohort.with_tasks("Age", "ER"))
+    assert record["horizon"] is None and record["error"] is None
+    assert list(answer) == ["Age", "ER=positive", "ER=negative"]
+
+
+def test_a_declared_horizon_is_used(cohort):
+    assert one(trivial, cohort, horizon=1825.0)[0]["horizon"] == 1825.0
+
+
+def test_the_horizon_is_an_event_that_enough_training_patients_outlive(cohort):
+    train = split(cohort, 0).train
+    time, event = train.outcome()
+    horizon = training_horizon(train)
+    assert horizon in time[event == 1] and (time > horizon).mean() >= 0.2
+    later = time[(event == 1) & (time > horizon)]
+    assert all((time > moment).mean() < 0.2 for moment in later)
+    edges = fit_preprocessor(train, n_times=5).edges
+    assert horizon <= edges[-1]
+
+
+def test_without_an_event_that_is_outlived_there_is_no_horizon(build):
+    with pytest.raises(CohortError, match=r"no event .* is outlived by 10 patients.*give one, or a larger cohort"):
+        training_horizon(build(n=8))
+
+
+# --- what is refused ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "methods, options, sentence",
+    [
+        ([], {}, "needs methods, .*there is none"),
+        (METHODS[:1] * 2, {}, "two are called 'Kaplan-Meier'"),
+        ([Method("m", "trivial")], {}, "factory is a class or a function.*not 'trivial'"),
+        ([Method("m", Trivial().fit)], {}, "factory is a class or a function"),
+        ([Method("m", trivial, {"seed": 3})], {}, "settings are named values without `seed`"),
+        ([Method("m", trivial, ["seed"])], {}, "settings are named values"),
+        ([Method("m", trivial, {"x": {1, 2}})], {}, "settings are plain values"),
+        (METHODS, {"data_seeds": []}, r"data_seeds are whole numbers from 0 up, at least one, and each once, not \[\]"),
+        (METHODS, {"data_seeds": [1, 1]}, "data_seeds are .*each once"),
+        (METHODS, {"model_seeds": [-1]}, "model_seeds are whole numbers"),
+        (METHODS, {"model_seeds": [0.5]}, "model_seeds are whole numbers"),
+        (METHODS, {"horizon": 0}, "horizon is a time above 0"),
+        (METHODS, {"horizon": float("nan")}, "horizon is a time above 0"),
+        (METHODS, {"workers": 0}, "workers and threads are 1 or more, not 0 and None"),
+        (METHODS, {"threads": -1}, "1 or more"),
+        (METHODS, {"cluster": "tcp://127.0.0.1:1", "workers": 2}, "are for this machine"),
+        (METHODS, {"cohort": "nowhere"}, "No cohort 'nowhere'"),
+    ],
+)
+def test_what_cannot_be_run_is_refused_before_anything_is_made(methods, options, sentence, tmp_path, cohort):
+    with pytest.raises(ValueError, match=sentence):  # also a CohortError
+        run(methods, **{"cohort": cohort, "folder": tmp_path / "cells", **options})
+    assert not (tmp_path / "cells").exists()
+
+
+@pytest.mark.parametrize("folder", ["file", "file/cells"])
+def test_a_folder_that_is_a_file_is_refused(folder, tmp_path, cohort):
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="a file is in its place; name another folder"):
+        run(METHODS, cohort, tmp_path / folder)
+
+
+def test_a_method_from_nowhere_is_refused(cohort, monkeypatch):
+    monkeypatch.delattr(sys.modules[__name__], "__file__")  # as in a notebook
+    with pytest.raises(ValueError, match="move it into a file"):
+        plan([Method("m", trivial)], cohort, [0], [0])
+
+
+def test_an_address_without_a_scheduler_is_refused(cohort, tmp_path):
+    pytest.importorskip("distributed")
+    with pytest.raises(ConnectionError, match=r"No Dask scheduler answers at 'nonsense'.*tcp://host:8786"):
+        run(METHODS, cohort, tmp_path, cluster="nonsense", progress=False)
+
+
+def test_workers_of_a_cluster_that_share_a_process_are_refused():
+    client = SimpleNamespace(nthreads=lambda: {"tcp://a:1": 1, "tcp://b:2": 4})
+    with pytest.raises(ValueError, match=r"worker tcp://b:2 runs 4 items at once in one process.*one thread each"):
+        workers._check_one_thread_each(client)
+
+
+def test_a_script_that_each_process_would_run_again_is_told_so(tmp_path):
+    unguarded = (
+        SCRIPT[: SCRIPT.index("if __name__")]
+        + "run([Method('m', Waiting, {'log': ''})], 'gse7390', 'cells', workers=1)\n"
+    )
+    (tmp_path / "mine.py").write_text(unguarded)
+    found = subprocess.run([sys.executable, "mine.py"], cwd=tmp_path, capture_output=True, text=True)
+    assert found.returncode == 1 and "outside of `if __name__ == '__main__':`" in found.stderr
+
+
+def test_without_dask_a_cluster_asks_for_the_extra(cohort, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(ImportError, match=r"pip install 'txtlib\[cluster\]'"):
+        run(METHODS, cohort, tmp_path, cluster="tcp://127.0.0.1:1", progress=False)

@@ -1,0 +1,434 @@
+"""Methods x splits x seeds of one cohort -> one tidy table; a finished cell is never run again.
+
+A cell is one method with its settings on one split (data seed) with one model seed. Its result is a file of the
+folder, named by a hash of all that decides it: ``CELL.json`` holds the scores and what they cost, ``CELL.parquet``
+the answer for each test patient. A reader's own method is one Python file with a class, or a function that makes one:
+called as ``factory(seed=..., **settings)``, the result answers to ``fit(train, validation)`` and ``predict(cohort)``.
+"""
+
+import ast
+import hashlib
+import json
+import os
+import platform
+import re
+import resource
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.metadata import version
+from importlib.util import find_spec
+from inspect import isclass, isfunction
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from txtlib import __version__
+from txtlib.cohort import Cohort, CohortError, Split, load_cohort, split
+from txtlib.metrics import score_draws
+from txtlib.predictions import Predictions
+from txtlib.workers import Died, Each, last_words, open_workers
+
+LIBRARIES = ("numpy", "pandas", "scikit-learn", "scikit-survival", "lifelines", "torch")
+OUTLIVED = (10, 0.2)  # a horizon must be outlived by so many training patients, and by this share of them
+COUNTS = [f"{what}_{part}" for what in ("n", "events") for part in Split._fields]
+IDENTITY = ["cell", "method", "settings", "cohort", "cohort_hash", "data_seed", "model_seed"]
+SCORE = ["task", "measure", "score"]
+COST = ["fit_seconds", "predict_seconds", "peak_mb", "threads", "versions", "error"]
+COLUMNS = [*IDENTITY, *SCORE, "horizon", "split_hash", *COUNTS, *COST]
+
+
+@dataclass(frozen=True)
+class Method:
+    """A name for the table, what makes the method when called with a seed and the settings, and those settings."""
+
+    name: str
+    factory: Callable
+    settings: dict = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run: the method, and ``identity``, all that decides the result, as it stands in the cell's file."""
+
+    method: Method
+    identity: dict
+
+    @property
+    def key(self) -> str:
+        """The name of the cell's files."""
+        return _hash(self.identity)
+
+
+def run(
+    methods: Iterable[Method],
+    cohort: Cohort | str | Path,
+    folder: str | Path,
+    data_seeds: Iterable[int] = range(10),
+    model_seeds: Iterable[int] = (0,),
+    horizon: float | None = None,
+    workers: int | None = None,
+    threads: int | None = None,
+    cluster=None,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Run the cells that ``folder`` does not hold yet, and return the table of all of them (see ``table``).
+
+    By default in ``workers`` processes of this machine (one per core) of ``threads`` threads (the cores are shared
+    out); with ``cluster``, a Dask client or a scheduler's address, on that cluster. The last bit of a score may
+    depend on the threads: to compare machines, give them a number. Each cell is written as soon as it is done, so
+    nothing that is finished is lost with a worker, this process, or Ctrl-C. A cell that failed is a row with its
+    error, its traceback stands in its file, and the next run tries it again; one whose process died is tried once
+    more, alone, at the end. ``horizon`` is in the cohort's unit of time; by default ``training_horizon`` of each
+    split. A script calls this under ``if __name__ == "__main__":``. Raises ValueError, CohortError or OSError with the
+    reason; ConnectionError if there is no such cluster.
+    """
+    cohort = cohort if isinstance(cohort, Cohort) else load_cohort(cohort)
+    _check_workers(workers, threads, cluster)
+    cells = plan(list(methods), cohort, _seeds("data_seeds", data_seeds), _seeds("model_seeds", model_seeds), horizon)
+    folder = _made(Path(folder))
+    todo = [cell for cell in cells if not _finished(folder, cell)]
+    quiet = {} if progress else {"disable": True}  # said only then, so that TQDM_DISABLE works too
+    with tqdm(total=len(cells), initial=len(cells) - len(todo), desc="cells", unit="cell", **quiet) as bar:
+        if todo:
+            with open_workers(run_cell, cohort, workers, threads, cluster) as each:
+                _run_all(todo, each, folder, bar)
+    return table([_read(folder, cell) for cell in cells])
+
+
+def _run_all(cells: list[Cell], each: Each, folder: Path, bar: tqdm) -> None:
+    """Run all cells, and those whose process died once more, alone: with all the memory, and no other to blame."""
+    for alone in (False, True):
+        dead = []
+        with closing(each(cells, alone)) as outcomes:  # or joblib goes on while an error is on its way up
+            for outcome in outcomes:
+                died = isinstance(outcome, Died)
+                if died:
+                    dead.append(outcome.item)
+                    outcome = _record(outcome.item, error=f"the process died: {outcome.reason}"), None
+                _write(folder, *outcome)
+                bar.update(alone or not died)
+        cells = dead
+
+
+# --- what is to be run ----------------------------------------------------------------------------------------
+
+
+def plan(
+    methods: list[Method], cohort: Cohort, data_seeds: list[int], model_seeds: list[int], horizon: float | None = None
+) -> list[Cell]:
+    """Return the cells of a run, ordered by method, data seed and model seed; ValueError for what cannot be run."""
+    _check_methods(methods)
+    if horizon is not None and not 0 < horizon < np.inf:
+        raise ValueError(f"horizon is a time above 0 in the cohort's unit, not {horizon}.")
+    data = {"cohort": cohort.name, "cohort_hash": content_hash(cohort), "horizon": horizon, "outlived": OUTLIVED}
+    return [
+        Cell(method, {**_described(method), **data, "data_seed": data_seed, "model_seed": model_seed})
+        for method in methods
+        for data_seed in data_seeds
+        for model_seed in model_seeds
+    ]
+
+
+def _described(method: Method) -> dict:
+    factory = f"{method.factory.__module__}.{method.factory.__qualname__}"
+    code = {"factory": factory, "code": code_hash(method.factory), "txtlib": __version__}
+    return {"method": method.name, "settings": method.settings, **code}
+
+
+def content_hash(cohort: Cohort) -> str:
+    """Return a hash of a cohort: expression, labels, tasks, and what ``about`` says of classes and patients."""
+    values = np.ascontiguousarray(cohort.expression.to_numpy())
+    names = [list(map(str, names)) for names in (cohort.samples, cohort.expression.columns)]
+    tasks = [(task.name, task.kind, task.columns) for task in cohort.tasks]
+    about = {key: cohort.about.get(key) for key in ("classes", "patient")}
+    rest = json.dumps([str(values.dtype), names, cohort.clinical.to_csv(), tasks, about], sort_keys=True, default=str)
+    digest = hashlib.sha256(values)
+    digest.update(rest.encode())
+    return digest.hexdigest()[:16]
+
+
+def code_hash(factory: Callable) -> str:
+    """Return a hash of the code in the factory's file and in all modules of the library that it or the scores need.
+
+    An edit there makes new cells, but not one of a comment or a docstring, nor one of this runner. What another
+    package does is not seen; its version stands in the row.
+    """
+    found, names = {}, ["txtlib.cohort", "txtlib.metrics", factory.__module__]
+    while names:
+        name = names.pop()
+        if name not in found:
+            found[name], imported = _read_code(_source(name))
+            names += imported
+    return _hash(sorted(found.values()))  # a script is __main__ here, and has another name in a worker
+
+
+@cache
+def _read_code(text: str) -> tuple[str, list[str]]:
+    tree = ast.parse(text)
+    imported = sorted(set(_imports(tree)))
+    return _hash(_meaning(tree)), imported
+
+
+def _source(module: str) -> str:
+    path = getattr(sys.modules.get(module), "__file__", None) or find_spec(module).origin
+    return Path(path).read_text(encoding="utf-8")
+
+
+def _meaning(tree: ast.Module) -> str:
+    """Return a text of the code alone: no comments, no docstrings, no line numbers."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node, clean=False):
+            node.body = node.body[1:]
+    return ast.dump(tree)
+
+
+def _imports(tree: ast.Module) -> Iterator[str]:
+    """Yield the modules of the library that are imported anywhere in the code."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            named = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            named = [node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)]
+        else:
+            continue
+        yield from (name for name in named if name.startswith("txtlib.") and _is_module(name))
+
+
+def _is_module(name: str) -> bool:
+    try:
+        return find_spec(name) is not None
+    except ModuleNotFoundError:  # a class or function of a module, which is no package
+        return False
+
+
+def _hash(value) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+
+
+# --- one cell -------------------------------------------------------------------------------------------------
+
+
+def run_cell(cohort: Cohort, cell: Cell) -> tuple[dict, pd.DataFrame | None]:
+    """Split, fit, predict and score; return the record of the cell and the answer for each test patient.
+
+    An error of the method is caught and kept in the record, without an answer then.
+    """
+    record = _record(cell)
+    try:
+        _check_code(cell)
+        parts = split(cohort, cell.identity["data_seed"])
+        record |= _facts(parts, cell.identity["horizon"])
+        answer = _answer(cell, parts, record)
+        patients = patient_table(answer, parts.test, record["horizon"])
+        record["scores"] = _scores(answer, parts, record["horizon"])
+    except (Exception, SystemExit) as error:
+        return record | {"error": last_words(error), "traceback": traceback.format_exc()}, None
+    return record, patients
+
+
+def _check_code(cell: Cell) -> None:
+    """Raise if this worker reads other code than the run was planned with; a class of a script travels along."""
+    factory = cell.method.factory
+    if factory.__module__ != "__main__" and code_hash(factory) != cell.identity["code"]:
+        raise RuntimeError(
+            f"The code of {cell.method.name!r} is not what it was when the run began, or not the same on this worker: "
+            "bring all workers to one version, and run again."
+        )
+
+
+def _record(cell: Cell, error: str | None = None) -> dict:
+    threads = os.environ.get("OMP_NUM_THREADS")
+    versions = {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}}
+    about = {"threads": threads and int(threads.split(",")[0]), "versions": versions | {"txtlib": __version__}}
+    return {"key": cell.key, "identity": cell.identity, **about, "scores": [], "error": error}
+
+
+def _facts(parts: Split, horizon: float | None) -> dict:
+    survival = parts.train.survival_task is not None
+    sizes = {f"n_{name}": len(part) for name, part in parts._asdict().items()}
+    events = {f"events_{name}": int(np.nansum(part.outcome()[1])) for name, part in parts._asdict().items() if survival}
+    chosen = (horizon or training_horizon(parts.train)) if survival else None
+    return {**sizes, **events, "horizon": chosen, "split_hash": _hash([list(map(str, part.samples)) for part in parts])}
+
+
+def training_horizon(train: Cohort) -> float:
+    """Return the last event time that 20 % of the training patients, and at least 10, outlive under observation.
+
+    Every time grid that is fitted on the training part reaches it, and the weights for censoring are steady up to it.
+    """
+    time, event = train.outcome()
+    known = ~np.isnan(event)
+    least = max(OUTLIVED[0], OUTLIVED[1] * known.sum())
+    times = np.unique(time[event == 1])
+    outlived = [moment for moment in times if moment > 0 and (time[known] > moment).sum() >= least]
+    if not outlived:
+        raise CohortError(
+            f"{train.name}: no event of the training part ({known.sum()} known outcomes) is outlived by {least:.0f} "
+            "patients, so no horizon can be chosen; give one, or a larger cohort."
+        )
+    return float(outlived[-1])
+
+
+def _answer(cell: Cell, parts: Split, record: dict) -> Predictions:
+    _reset_peak()
+    try:
+        with _timed(record, "fit_seconds"):
+            method = cell.method.factory(seed=cell.identity["model_seed"], **cell.method.settings)
+            fitted = method.fit(parts.train, parts.validation)
+        with _timed(record, "predict_seconds"):
+            answer = (method if fitted is None else fitted).predict(parts.test)
+    finally:
+        record["peak_mb"] = _peak_mb()
+    if list(answer.samples) != list(parts.test.samples):
+        raise ValueError("The answer is not for the test patients in their order; keep cohort.samples as they come.")
+    return answer
+
+
+@contextmanager
+def _timed(record: dict, name: str) -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    record[name] = time.perf_counter() - start
+
+
+def _reset_peak() -> None:
+    with suppress(OSError):  # no Linux, or not allowed: the peak is then that of the process's whole life
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def _peak_mb() -> float:
+    """Return the largest resident memory of this process in MB: cohort and libraries included, child processes not."""
+    try:
+        return int(re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())[1]) / 1024
+    except OSError:
+        unit = 1024**2 if sys.platform == "darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+
+
+def _scores(answer: Predictions, parts: Split, horizon: float | None) -> list[dict]:
+    scores = score_draws({"": answer}, parts.train, parts.test, horizon, resamples=0)
+    return [
+        {"task": task, "measure": measure, "score": float(score)} for (_, task, measure), (score,) in scores.items()
+    ]
+
+
+def patient_table(answer: Predictions, test: Cohort, horizon: float | None) -> pd.DataFrame:
+    """Return the answer as a row per patient: risk at the horizon, value, or a column TASK=CLASS per probability."""
+    columns = {}
+    for task in test.tasks:
+        if task.kind == "survival" and (answer.survival is not None or answer.score is not None):
+            columns[task.name] = answer.risk(horizon)
+        elif task.name in answer.values:
+            columns[task.name] = answer.values[task.name]
+        elif task.name in answer.probabilities:
+            columns |= {f"{task.name}={k}": column.to_numpy() for k, column in answer.probabilities[task.name].items()}
+    if not columns:
+        raise ValueError(f"The method answers none of the tasks of {test.name}; leave it out of this benchmark.")
+    return pd.DataFrame(columns, test.samples)
+
+
+# --- files and table ------------------------------------------------------------------------------------------
+
+
+def _write(folder: Path, record: dict, patients: pd.DataFrame | None) -> None:
+    """Write a cell, each file whole or not at all; the record comes last, since it says that all is there."""
+    if patients is not None:
+        draft = folder / f"{record['key']}.{os.getpid()}.draft"
+        patients.to_parquet(draft)
+        os.replace(draft, folder / f"{record['key']}.parquet")
+    draft = folder / f"{record['key']}.{os.getpid()}.draft"
+    draft.write_text(json.dumps(record, indent=1), encoding="utf-8")
+    os.replace(draft, folder / f"{record['key']}.json")
+
+
+def _read(folder: Path, cell: Cell) -> dict | None:
+    """Return a cell's record, or None if there is none, or a torn one, or one that is not of this cell."""
+    try:
+        record = json.loads((folder / f"{cell.key}.json").read_text(encoding="utf-8"))
+        return record if _hash(record["identity"]) == cell.key and "error" in record else None
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _finished(folder: Path, cell: Cell) -> bool:
+    record = _read(folder, cell)
+    return record is not None and record["error"] is None and (folder / f"{cell.key}.parquet").is_file()
+
+
+def table(records: Iterable[dict]) -> pd.DataFrame:
+    """Return the tidy table of cells: a row per cell, task and measure; of a failed cell, one row with its error.
+
+    Settings and versions are JSON text. Peak memory is that of the whole process while it fitted and predicted.
+    """
+    rows = []
+    for record in records:
+        plain = {**record["identity"], **record, "cell": record["key"]}
+        plain |= {key: json.dumps(plain[key], sort_keys=True) for key in ("settings", "versions")}
+        rows += [plain | score for score in record["scores"] or [dict.fromkeys(SCORE)]]
+    frame = pd.DataFrame(rows).reindex(columns=COLUMNS)
+    whole = dict.fromkeys([*COUNTS, "threads"], "Int64")
+    return frame.astype(whole | dict.fromkeys(["score", "horizon", *COST[:3]], float))
+
+
+# --- checks of what the caller gives --------------------------------------------------------------------------
+
+
+def _check_methods(methods: list[Method]) -> None:
+    names = [method.name for method in methods]
+    repeated = [name for name in names if names.count(name) > 1]
+    if repeated or not names:
+        wrong = f"two are called {repeated[0]!r}" if repeated else "there is none"
+        raise ValueError(f"A benchmark needs methods, each with a name of its own; {wrong}.")
+    for method in methods:
+        _check_method(method)
+
+
+def _check_method(method: Method) -> None:
+    if not _importable(method.factory):
+        raise ValueError(
+            f"Method {method.name!r}: the factory is a class or a function that can be imported from a file, since "
+            f"other processes need it and its text tells an edit, not {method.factory!r}; move it into a file."
+        )
+    try:
+        plain = json.loads(json.dumps(method.settings, sort_keys=True))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"Method {method.name!r}: settings are plain values, as JSON has them ({error}).") from error
+    if not isinstance(plain, dict) or "seed" in plain:
+        raise ValueError(f"Method {method.name!r}: settings are named values without `seed`, which comes from the run.")
+
+
+def _importable(factory: Callable) -> bool:
+    if not (isclass(factory) or isfunction(factory)):
+        return False
+    module = sys.modules[factory.__module__]
+    return hasattr(module, "__file__") and getattr(module, factory.__qualname__, None) is factory
+
+
+def _seeds(name: str, seeds: Iterable[int]) -> list[int]:
+    seeds = list(seeds)
+    whole = all(isinstance(seed, int | np.integer) and seed >= 0 for seed in seeds)
+    if not whole or not seeds or len(set(seeds)) < len(seeds):
+        raise ValueError(f"{name} are whole numbers from 0 up, at least one, and each once, not {seeds}.")
+    return [int(seed) for seed in seeds]
+
+
+def _check_workers(workers: int | None, threads: int | None, cluster) -> None:
+    if cluster is not None and (workers, threads) != (None, None):
+        raise ValueError("workers and threads are for this machine; a cluster has its own: leave them out.")
+    if min(workers or 1, threads or 1) < 1 or 0 in (workers, threads):
+        raise ValueError(f"workers and threads are 1 or more, not {workers} and {threads}.")
+
+
+def _made(folder: Path) -> Path:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise type(error)(f"{folder} cannot be made, since a file is in its place; name another folder.") from error
+    return folder
