@@ -9,7 +9,7 @@ PYTHON  ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 PY      := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help book test pages notebook data lint lock clean
+.PHONY: help book test pages bench notebook data lint lock clean
 
 help:  ## Show this list
 	@echo "The TxT book. Commands:"
@@ -24,6 +24,9 @@ test: .venv/ready  ## Run the tests
 
 pages: .venv/ready  ## Open every built page in a headless browser, network off (after make book)
 	@TXT_PAGES=required $(PY) -m pytest tests/browser
+
+bench: .venv/ready  ## Measure speed and memory beside the slow twin: a table, and _build/bench/speed.json (10 minutes)
+	@$(PY) tests/bench/bench_speed.py
 
 notebook: .venv/lab  ## Open JupyterLab on one notebook [N=06]
 	@set -- notebooks/$(N)_*.ipynb; test -f "$$1" || { echo "make notebook: no notebook has the number $(N)"; exit 1; }; \

@@ -58,6 +58,13 @@ def test_fused_encoder_equals_the_articles_equation():
         torch.testing.assert_close(net.encode(x), net.norm(hidden), atol=1e-6, rtol=1e-5)
 
 
+def test_attention_of_a_cohort_comes_one_patient_at_a_time():
+    net, x = small(), patients()
+    one_by_one = net.attentions(x, 1)
+    assert iter(one_by_one) is one_by_one
+    torch.testing.assert_close(torch.stack(list(one_by_one)), net.attention(x, 1))
+
+
 def test_fused_gradients_equal_those_of_the_loops():
     net, x = small(layers=1), patients()
     fused = torch.autograd.grad(net.encode(x).square().sum(), net.shared_parameters())

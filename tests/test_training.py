@@ -243,6 +243,20 @@ def test_a_validation_part_without_the_selecting_label_is_refused(parts, preproc
     assert fit(network(preprocessor), parts.train, validation, preprocessor, **options).best_epoch == 1
 
 
+def test_an_unknown_precision_is_refused(parts, preprocessor):
+    with pytest.raises(ValueError, match="float32, bfloat16, not 'half'"):
+        short_fit(parts, preprocessor, precision="half")
+
+
+def test_bfloat16_trains_and_is_reproducible(parts, preprocessor):
+    low, again = (short_fit(parts, preprocessor, precision="bfloat16") for _ in range(2))
+    assert all(torch.equal(value, weights(again)[name]) for name, value in weights(low).items())
+    assert any(
+        not torch.equal(value, weights(low)[name]) for name, value in weights(short_fit(parts, preprocessor)).items()
+    )
+    assert low.history.loss.max() < 10
+
+
 def test_batches_of_one_are_refused(parts, preprocessor):
     with pytest.raises(ValueError, match="batch_size is 1"):
         short_fit(parts, preprocessor, batch_size=1)

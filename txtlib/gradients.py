@@ -10,6 +10,7 @@ from torch import Tensor
 from txtlib.losses import task_loss
 from txtlib.parallel import added, gathered, own_randomness, own_rows
 
+PRECISIONS = ("float32", "bfloat16")
 TOKENS = 4000  # genes x patients that go through the encoder together on a CPU: their gradients stay in the cache
 
 Labels = dict[str, tuple[Tensor, ...]]

@@ -9,6 +9,7 @@ attention with one more column on queries and keys, and no (B, H, G, G) tensor i
 """
 
 import math
+from collections.abc import Iterator
 from itertools import pairwise
 
 import torch
@@ -82,6 +83,10 @@ class TxT(nn.Module):
         """Return the attention of layer 0 <= layer < L in each head, (B, H, G, G): rows are queries, each sums to 1."""
         q, k, _ = self.blocks[layer].project(self._hidden(x, layer), *self.position(x, layer))
         return (q @ k.transpose(-1, -2)).softmax(-1)
+
+    def attentions(self, x: Tensor, layer: int) -> Iterator[Tensor]:
+        """Yield the attention of one patient after another, (H, G, G), so that a cohort's is never in memory."""
+        return (self.attention(patient[None], layer)[0] for patient in x)
 
     def _hidden(self, x: Tensor, layer: int) -> Tensor:
         """Return the vectors that enter a layer, (B, G, d): at the first one they are equal for all patients."""

@@ -2,6 +2,7 @@
 
 Each process takes some patients of a batch through the encoder. Everything else is done by all of them alike, so
 that batch norm, the projections between tasks and the choice of the epoch see the whole batch, as in one process.
+A checkpoint lies on a disk that all of them see; the first one writes it.
 """
 
 from contextlib import contextmanager

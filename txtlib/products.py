@@ -96,7 +96,8 @@ def linear_gradients(x: Tensor, weight: Tensor, grad: Tensor) -> tuple[Tensor, T
     """Return the gradients of x (..., K) and weight (M, K), (T, ..., K) and (T, M, K), from T of the output."""
     rows, grads = x.flatten(0, -2), grad.flatten(1, -2)  # (N, K), (T, N, M)
     dx = product(grads.flatten(0, 1), weight).view(len(grad), *x.shape)
-    return dx, torch.stack([product(rows.T, each).T for each in grads])
+    columns = rows.T.contiguous()  # once for all tasks
+    return dx, torch.stack([product(columns, each) for each in grads]).mT
 
 
 class _Attend(torch.autograd.Function):

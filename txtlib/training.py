@@ -1,6 +1,7 @@
 """Training of one network on one or many tasks: the loop, its choice of epoch, and how it ends."""
 
 import math
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -17,8 +18,9 @@ from tqdm import tqdm
 from txtlib.balance import surgery
 from txtlib.checkpoint import Checkpoint, owner, parts, read, write
 from txtlib.cohort import Cohort
-from txtlib.gradients import Labels, task_gradients
+from txtlib.gradients import PRECISIONS, Labels, task_gradients
 from txtlib.losses import task_loss
+from txtlib.parallel import join, place
 from txtlib.pcgrad import gradient_cosines
 from txtlib.predictions import Predictions
 from txtlib.preprocess import Encoded, Preprocessor
@@ -26,7 +28,7 @@ from txtlib.survival import survival_curves
 from txtlib.variants import variant
 
 NETWORK = "trained network"  # the kind of file that Trained.save writes
-ROWS_AT_ONCE = 256  # patients per forward pass where no gradient is needed
+GENES_AT_ONCE = 64_000  # genes x patients per forward pass where no gradient is needed
 
 
 @dataclass
@@ -112,18 +114,20 @@ def fit(
     ``select`` is a task, or "all" for the mean over tasks; by default the survival task (its loss is the survival
     log score), or "all" without one. Training ends after ``epochs``, or ``patience`` epochs without a better
     score. ``combine`` joins the tasks' gradients on the shared parameters (txtlib/balance.py); each head follows its
-    own task. All randomness (order, dropout, combine) comes from ``seed``.
+    own task. All randomness (order, dropout, combine) comes from ``seed``. precision "bfloat16" computes the encoder
+    in half the bits. Under ``torchrun`` all processes share the work of each batch (txtlib/parallel.py).
 
     ``checkpoint`` names a file that is rewritten after each epoch: a run that was killed and is started again with
     the same arguments goes on from it, on a CPU to the same numbers; ``epochs``, ``patience``, ``device`` and
     ``progress`` may differ. Ctrl-C ends training with a line of text and the best epoch so far, marked as
     ``interrupted`` so that a loop over many fits can stop there too; before the first epoch it is raised.
 
-    Raises ValueError for an unknown ``select``, a validation part without a label of it, fewer than one epoch, fewer
-    than two training patients, in all or in a batch, or a checkpoint that is torn or of another run; OSError if the
-    checkpoint cannot be written; FloatingPointError, with epoch and task, if a loss is no longer finite.
+    Raises ValueError for an unknown ``select`` or precision, a validation part without a label of it, fewer than one
+    epoch, fewer than two training patients, in all or in a batch, or a checkpoint that is torn or of another run;
+    OSError if the checkpoint cannot be written; FloatingPointError, with epoch and task, if a loss is no longer finite.
     """
     device = _device(device)
+    join(device)
     select = select or next((task.name for task in preprocessor.tasks if task.kind == "survival"), "all")
     _check(select, preprocessor, train, validation, batch_size, epochs)
     data = {
@@ -157,12 +161,12 @@ def _train(
     run: "Run", one_epoch: Callable, epochs: int, patience: int, file: Checkpoint | None, progress: bool
 ) -> bool:
     """Train to the end; return whether Ctrl-C was the end."""
-    quiet = {} if progress else {"disable": True}  # said only then, so that TQDM_DISABLE works too
+    quiet = {} if progress and not place()[0] else {"disable": True}  # said only then, so that TQDM_DISABLE works too
     with tqdm(total=epochs, initial=run.done.epoch, desc="epochs", unit="epoch", **quiet) as bar:
         try:
             while run.done.epoch < epochs and run.done.epoch - run.done.best_epoch < patience:
                 one_epoch()
-                if file:
+                if file and not place()[0]:
                     file.save(run)
                 bar.update()
                 bar.set_postfix(best=f"{run.done.best_score:.4f}", epoch=run.done.best_epoch)
@@ -216,6 +220,8 @@ class Run:
     done: Done = field(default_factory=Done)
 
     def __post_init__(self):
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"precision is one of {', '.join(PRECISIONS)}, not {self.precision!r}.")
         self.optimizer = torch.optim.Adam(self.network.parameters(), self.learning_rate, fused=True)
 
     def one_epoch(self, x, labels, val_x, val_labels, batch_size, select) -> None:
@@ -248,14 +254,6 @@ class Run:
             parameter.grad = gradient.view_as(parameter)
         self.optimizer.step()
         return losses.cpu(), gradient_cosines(jacobian).cpu()
-
-    def _gradient(self, task: str, loss: Tensor, shared: list[Tensor]) -> Tensor:
-        """Give the task's head its gradient; return that of the shared parameters, flat (P,)."""
-        own = list(self.network.head(task).parameters())
-        gradients = torch.autograd.grad(loss, [*shared, *own], retain_graph=True)
-        for parameter, gradient in zip(own, gradients[len(shared) :], strict=True):
-            parameter.grad = gradient
-        return torch.cat([gradient.flatten() for gradient in gradients[: len(shared)]])
 
     def _check_losses(self, part: str, losses: Tensor) -> None:
         """Stop if one of the losses (B, T) is not finite; the first such batch says which task it was."""
@@ -365,7 +363,9 @@ def _has_label(cohort: Cohort, preprocessor: Preprocessor, name: str) -> bool:
 
 
 def _device(name: str) -> torch.device:
-    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+    if name == "auto":  # torchrun numbers the processes of a machine
+        name = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
 
 
 def _tensors(encoded: Encoded, device: torch.device) -> tuple[Tensor, Labels]:
@@ -380,5 +380,5 @@ def _take(labels: Labels, rows: Tensor) -> Labels:
 @torch.no_grad()
 def _forward(network: torch.nn.Module, x: Tensor) -> dict[str, Tensor]:
     network.eval()
-    pieces = [network(rows) for rows in x.split(ROWS_AT_ONCE)]
+    pieces = [network(rows) for rows in x.split(max(1, GENES_AT_ONCE // x.shape[1]))]
     return {task: torch.cat([piece[task] for piece in pieces]) for task in pieces[0]}
