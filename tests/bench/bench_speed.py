@@ -152,7 +152,8 @@ def memory_rows(found: dict):
     sizes = [1000, 2000, 5000, 10_000]
     steps = [found[f"{genes} genes"] for genes in sizes]
     text = "; ".join(
-        f"{genes:,}: {step['seconds']:.1f} s, {step['peak_gb']:.2f} GB" for genes, step in zip(sizes, steps)
+        f"{genes:,}: {step['seconds']:.1f} s, {step['peak_gb']:.2f} GB"
+        for genes, step in zip(sizes, steps, strict=True)
     )
     yield "one step by genes, batch 4", "< 16 GB at 10,000", text, verdict(16, steps[-1]["peak_gb"])
 
