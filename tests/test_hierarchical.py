@@ -355,3 +355,7 @@ def test_sets_cannot_be_put_in_twice():
     net = small(APART)
     with pytest.raises(ValueError, match="already attend in sets"):
         attend_in_sets(net, APART)
+
+
+def test_without_named_sets_the_genes_are_cut_into_blocks():
+    assert sets_for("abcde", {}, rest=2) == [[0], [1, 2], [3, 4]]

@@ -277,3 +277,20 @@ def test_all_samples_of_a_patient_are_drawn_together(parts):
         per_patient = pd.Series(times, index=clinical["Patient"].to_numpy()[drawn])
         assert (per_patient.groupby(level=0).nunique() == 1).all()
         assert per_patient.groupby(level=0).size().isin([3, len(parts.test) % 3 or 3]).all()
+
+
+def test_an_interval_over_splits_is_wider_than_the_usual_one():
+    from scipy import stats
+
+    from txtlib.metrics import over_splits
+
+    differences = np.array([0.02, 0.05, -0.01, 0.04, 0.03])
+    found = over_splits(differences, n_train=80, n_test=20)
+    low, high = stats.ttest_1samp(differences, 0).confidence_interval()
+    assert found["mean"] == pytest.approx(differences.mean())
+    # by hand: 1/5 + 20/80 = 0.45 in place of 1/5
+    assert found["high"] - found["low"] == pytest.approx((high - low) * np.sqrt(0.45 / 0.2))
+    unrelated = over_splits(differences, n_train=10**12, n_test=1)
+    assert (unrelated["low"], unrelated["high"]) == pytest.approx((low, high))
+    with pytest.raises(ValueError, match="two or more"):
+        over_splits(differences[:1], 80, 20)

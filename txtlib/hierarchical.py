@@ -32,9 +32,9 @@ NEVER = -1e30  # the score of a padded key: below any real one, also in bfloat16
 def sets_for(genes, gene_sets: dict[str, list[str]], rest: int = 128) -> list[list[int]]:
     """Return sets of columns that cover all ``genes``, from named sets of genes as ``read_gene_sets`` returns them.
 
-    Each named set is cut down to the genes at hand and goes if none is left. Genes of no set follow in the fewest
-    sets of at most ``rest``, about equal in size, in their order. Raises ValueError for a gene that is there twice,
-    a ``rest`` below 1, and named sets without any of the genes.
+    Each named set is cut down to the genes at hand and goes if none is left. Genes of no set (all, if none is
+    named) follow in the fewest sets of at most ``rest``, about equal in size, in their order. Raises ValueError for
+    a gene that is there twice, a ``rest`` below 1, and named sets without any of the genes.
     """
     column = {gene: number for number, gene in enumerate(genes)}
     twice = [gene for gene, count in Counter(genes).items() if count > 1]
@@ -44,7 +44,7 @@ def sets_for(genes, gene_sets: dict[str, list[str]], rest: int = 128) -> list[li
         raise ValueError(f"rest is {rest}; sets of the remaining genes need room for 1 gene or more.")
     named = [sorted({column[gene] for gene in members if gene in column}) for members in gene_sets.values()]
     sets = [members for members in named if members]
-    if not sets:
+    if gene_sets and not sets:
         raise ValueError(
             f"None of the {len(column)} genes (the first is {next(iter(column), 'missing')}) is in any of the "
             f"{len(gene_sets)} gene sets; use sets with the same kind of gene names."

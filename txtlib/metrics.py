@@ -179,6 +179,21 @@ def paired_difference(draws: pd.DataFrame, method: str, floor: str, level: float
     return summary((draws[method][shared] - draws[floor][shared]) * sign, level)
 
 
+def over_splits(differences: np.ndarray, n_train: int, n_test: int, level: float = 0.95) -> pd.Series:
+    """Return mean, low and high of paired differences over k random splits, (k,).
+
+    Splits share training patients, so the usual t interval is too narrow: the variance of the mean is taken as
+    (1 / k + n_test / n_train) times that of the differences (Nadeau and Bengio 2003, 10.1023/A:1024068626366).
+    """
+    k = len(differences)
+    if k < 2:
+        raise ValueError(f"{k} split(s) have no spread; an interval over splits needs two or more.")
+    spread = np.std(differences, ddof=1) * np.sqrt(1 / k + n_test / n_train)
+    reach = stats.t.ppf(0.5 + level / 2, k - 1) * spread
+    mean = float(np.mean(differences))
+    return pd.Series({"mean": mean, "low": mean - reach, "high": mean + reach})
+
+
 def verdict(low: float, high: float, margin: float = 0.02) -> str:
     """Say in words what an interval of "better by" allows: the rule of the results ledger.
 
