@@ -316,7 +316,7 @@ def test_every_gene_is_in_a_set_and_the_rest_in_order_in_few_even_ones(n_genes, 
         ("aba", {"A": ["a"]}, 3, "Gene 'a' stands there more than once"),
         ("ab", {"A": ["a"]}, 0, "rest is 0"),
         ("ab", {"A": ["A", "B"]}, 3, "None of the 2 genes .the first is a. is in any of the 1 gene sets"),
-        ("ab", {}, 3, "in any of the 0 gene sets"),
+        ("ab", {"A": ["c"]}, 3, "in any of the 1 gene sets"),
         ("", {"A": ["a"]}, 3, "None of the 0 genes"),
     ],
 )
