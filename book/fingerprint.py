@@ -160,8 +160,11 @@ def _module_files(name: str, root: Path) -> Iterator[Path]:
 
 
 def named_files(texts: Iterable[str], root: Path) -> list[Path]:
-    """Return the files that strings in some code name by a path from the root, sorted."""
-    names = {name for text in texts for name in _strings(text) if "/" in name}
+    """Return the files that strings in some code name by a path from the root, sorted.
+
+    A path that starts elsewhere is none of ours: /proc/self/status has no lasting content.
+    """
+    names = {name for text in texts for name in _strings(text) if "/" in name and not os.path.isabs(name)}
     return sorted(root / name for name in names if os.path.isfile(root / name))
 
 

@@ -19,7 +19,7 @@ import build  # noqa: E402
 import glue  # noqa: E402
 import rendering  # noqa: E402
 import running  # noqa: E402
-from fingerprint import fingerprints, in_order  # noqa: E402
+from fingerprint import fingerprints, in_order, named_files  # noqa: E402
 from reading import BuildError, declared, fits, read_notebook, title, toc_pages  # noqa: E402
 
 CONFIG = """
@@ -361,6 +361,12 @@ def test_every_way_to_import(root, code):
     before = prints(root)
     write(root / "txtlib/unrelated.py", "x = 1")
     assert changed(root, before) == ["02_beta"]
+
+
+def test_a_path_outside_the_repository_is_no_input(root):
+    outside = root.parent / "outside.txt"
+    write(outside, "1")
+    assert named_files([f'open("{outside.as_posix()}")'], root) == []
 
 
 def test_a_file_named_in_the_code_counts(root):

@@ -1,5 +1,6 @@
 """The gradients of a training step against the slow obvious twin, in one process and in two."""
 
+import json
 import os
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from bench.twin import plain_features, plain_gradients
+from safetensors import safe_open
 
 from txtlib import gradients
 from txtlib.gradients import task_gradients
@@ -116,11 +118,11 @@ save_file({**net.state_dict(), **drawn}, f"{sys.argv[1]}.{rank}of{world}")
 """
 
 
-def run_steps(folder, *launcher, dropout=0.0):
-    script = folder / "steps.py"
-    script.write_text(STEPS)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": "tests"}
-    command = [sys.executable, *launcher, str(script), str(folder / "weights"), str(dropout)]
+def run_script(text, folder, *launcher, argument):
+    script = folder / "script.py"
+    script.write_text(text)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": "tests", "TQDM_DISABLE": "1"}
+    command = [sys.executable, *launcher, str(script), str(folder / "weights"), argument]
     root = Path(__file__).parents[1]
     done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
@@ -138,8 +140,8 @@ def weights(path):
 @pytest.mark.slow
 def test_two_processes_take_the_steps_of_one(tmp_path):
     # in float64: where a gradient is zero but for rounding, Adam makes a whole step of the rounding
-    run_steps(tmp_path)
-    run_steps(tmp_path, *TWO)
+    run_script(STEPS, tmp_path, argument="0")
+    run_script(STEPS, tmp_path, *TWO, argument="0")
     one, first, second = (weights(tmp_path / f"weights.{which}") for which in ("0of1", "0of2", "1of2"))
     assert set(one) == set(first)
     for name in set(one) - {"drawn"}:
@@ -149,6 +151,38 @@ def test_two_processes_take_the_steps_of_one(tmp_path):
 
 @pytest.mark.slow
 def test_two_processes_stay_together_with_dropout(tmp_path):
-    run_steps(tmp_path, *TWO, dropout=0.3)
+    run_script(STEPS, tmp_path, *TWO, argument="0.3")
     first, second = (weights(tmp_path / f"weights.{rank}of2") for rank in (0, 1))
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+FIT = """
+import sys
+from pathlib import Path
+from safetensors.torch import save_file
+from txtlib.cohort import load_cohort, split
+from txtlib.model import TxT
+from txtlib.parallel import place
+from txtlib.preprocess import fit_preprocessor
+from txtlib.training import fit
+
+folder, epochs = Path(sys.argv[1]).parent, int(sys.argv[2])
+parts = split(load_cohort("gse7390"), seed=0)
+preprocessor = fit_preprocessor(parts.train, n_genes=12, n_times=5, grid="quantile")
+network = TxT(12, preprocessor.outputs, width=8, layers=1, heads=2, readout="mean")
+options = dict(epochs=epochs, batch_size=32, device="cpu", checkpoint=folder / "run.safetensors")
+trained = fit(network, parts.train, parts.validation, preprocessor, **options)
+rank, world = place()
+save_file(trained.network.state_dict(), folder / f"trained{epochs}.{rank}of{world}")
+"""
+
+
+@pytest.mark.slow
+def test_fit_on_two_processes_keeps_one_checkpoint_and_goes_on_from_it(tmp_path):
+    for epochs in (1, 2):
+        run_script(FIT, tmp_path, *TWO, argument=str(epochs))
+        first, second = (weights(tmp_path / f"trained{epochs}.{rank}of2") for rank in (0, 1))
+        assert all(torch.equal(first[name], second[name]) for name in first)
+    with safe_open(tmp_path / "run.safetensors", "pt") as file:
+        assert json.loads(file.metadata()["about"])["done"]["epoch"] == 2
+    assert [path.name for path in tmp_path.glob("*draft*")] == []

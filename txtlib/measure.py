@@ -69,7 +69,7 @@ def random_batch(kinds: dict[str, str], outputs: dict[str, int], patients: int, 
     def label(kind: str, size: int) -> tuple[Tensor, ...]:
         if kind == "regression":
             return (torch.randn(patients, generator=draw),)
-        codes = torch.randint(0, size, (patients,), generator=draw)
+        codes = torch.randint(0, size + (kind == "survival"), (patients,), generator=draw)
         return (codes,) if kind == "classification" else (codes, torch.rand(patients, generator=draw) > 0.5)
 
     labels = {task: label(kind, outputs[task]) for task, kind in kinds.items()}

@@ -21,14 +21,17 @@ def product(a: Tensor, b: Tensor) -> Tensor:
 
     One float32 pair on a CPU goes to oneDNN, which is up to twice as fast as the library behind ``@``.
     """
-    if a.dtype == torch.float32 and a.device.type == "cpu" and hasattr(torch.ops.mkldnn, "_linear_pointwise"):
-        if a.dim() == 2:
-            return torch.ops.mkldnn._linear_pointwise(a, b.mT, None, "none", [], "")
-        if len(a) == 1:
-            return product(a[0], b[0])[None]
+    if a.dim() == 3 and len(a) == 1:
+        return product(a[0], b[0])[None]
     if a.dim() == 3 and b.shape[2] < NARROW:
         return (b.mT @ a.mT).mT
+    if a.dim() == 2 and _on_onednn(a):
+        return torch.ops.mkldnn._linear_pointwise(a, b.mT, None, "none", [], "")
     return a @ b
+
+
+def _on_onednn(a: Tensor) -> bool:
+    return a.dtype == torch.float32 and a.device.type == "cpu" and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
 class Linear(nn.Linear):
@@ -177,10 +180,10 @@ def _some_heads(q: Tensor, k: Tensor, v: Tensor, grad: Tensor) -> tuple[Tensor, 
     """Return the gradients of q, k (T, N, G, w) and v (T, N, G, e + extra) in N heads; grad (N, G, T, e + extra)."""
     n, genes, tasks, _ = grad.shape
     exact = torch.promote_types(q.dtype, torch.float32)
-    dq, rows = [], max(64, ENTRIES // genes)
+    dq, rows, keys = [], max(64, ENTRIES // genes), k.to(exact).mT
     dk, dv = (torch.zeros(n, *size, dtype=exact) for size in ((q.shape[2], tasks * genes), (tasks * v.shape[2], genes)))
     for queries, grads in zip(q.split(rows, 1), grad.split(rows, 1), strict=True):  # (N, R, w), (N, R, T, e + extra)
-        weights = product(queries.to(exact), k.to(exact).mT).softmax(-1).to(q.dtype)  # (N, R, G)
+        weights = product(queries.to(exact), keys).softmax(-1).to(q.dtype)  # (N, R, G)
         scores = product(grads.flatten(1, 2), v.mT).unflatten(1, (-1, tasks)).mul_(weights[:, :, None])  # (N, R, T, G)
         dq.append(product(scores.flatten(1, 2), k).unflatten(1, (-1, tasks)))  # (N, R, T, w)
         dk += product(queries.mT, scores.flatten(2))

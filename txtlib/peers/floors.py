@@ -87,3 +87,16 @@ def _known(cohort: Cohort) -> tuple[np.ndarray, np.ndarray]:
     time, event = cohort.outcome()
     seen = ~np.isnan(event)
     return time[seen], event[seen]
+
+
+# --- as methods of the benchmark, which gives every method a seed ------------------------------------------------
+
+
+def trivial(seed: int = 0) -> Trivial:
+    """Return the answers that are the same for everybody; nothing is drawn, so the seed plays no role."""
+    return Trivial()
+
+
+def clinical_cox(seed: int = 0, columns: tuple[str, ...] = ("Age",)) -> ClinicalCox:
+    """Return Cox regression on clinical columns, by default on age alone; the seed plays no role."""
+    return ClinicalCox(*columns)
