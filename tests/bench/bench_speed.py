@@ -94,9 +94,9 @@ def notebook_06() -> dict:
 CASES = {
     "matrix rate, float32": lambda: dict(gflops=matrix_rate(torch.float32) / 1e9),
     "matrix rate, bfloat16": lambda: dict(gflops=matrix_rate(torch.bfloat16) / 1e9),
-    "step, twin": lambda: steps(plain, 8, 1000, 3),
-    "step, float32": lambda: steps(fast["float32"], 8, 1000, 5),
-    "step, bfloat16": lambda: steps(fast["bfloat16"], 8, 1000, 5),
+    "step, twin": lambda: steps(plain, 8, 1000, 5),
+    "step, float32": lambda: steps(fast["float32"], 8, 1000, 12),
+    "step, bfloat16": lambda: steps(fast["bfloat16"], 8, 1000, 12),
     "batch 64, float32": lambda: steps(fast["float32"], 64, 1000, 2),
     **{f"{genes} genes": partial(steps, fast["float32"], 4, genes, 2) for genes in (1000, 2000, 5000)},
     "10000 genes": lambda: steps(fast["float32"], 4, 10_000, 1),
