@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-
 from test_gradients import KINDS
+
 from txtlib.cost import step_flops
 from txtlib.gradients import task_gradients
 from txtlib.measure import kinds_of, machine, matrix_rate, measured_step, peak_bytes, random_batch, take_steps
