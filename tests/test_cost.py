@@ -30,7 +30,8 @@ class Products(TorchDispatchMode):
         elif name == "_linear_pointwise":
             self.flops += 2 * args[0].numel() * args[1].shape[0]
         elif name.startswith("_scaled_dot_product"):
-            self.flops += 4 * args[0].numel() * args[1].shape[2]  # the kernel takes v at the width of q and k
+            scores = 2 * args[0].numel() // args[0].shape[3] * args[1].shape[2]
+            self.flops += scores * (2 * args[0].shape[3] - 1)  # v is padded by the position column, which is no work
         return result
 
 
@@ -55,14 +56,16 @@ def test_heads_hold_nearly_all_parameters_at_the_articles_size():
     assert found["heads"] / sum(found.values()) == pytest.approx(0.989, abs=0.001)
 
 
-@given(genes=st.sampled_from([12, 40, 90]), patients=st.integers(2, 6), layers=st.integers(1, 3))
+@given(genes=st.sampled_from([12, 90, 300]), patients=st.integers(2, 4), layers=st.integers(1, 3))
 @settings(deadline=None, max_examples=10)
 def test_operations_of_a_step_are_those_that_it_makes(genes, patients, layers):
-    network = net(genes, layers=layers)
+    network = net(genes, layers=layers, readout="mean")
     x, labels = batch(patients, genes, dtype=torch.float32)
     with Products() as seen:
         task_gradients(network, x, labels, KINDS)
-    assert seen.flops == pytest.approx(sum(cost.step_flops(network.settings, patients).values()), rel=0.12)
+    assert seen.flops == pytest.approx(
+        sum(cost.step_flops(network.settings, patients).values()), rel=0.045
+    )  # the column of the mean is not counted
 
 
 def test_operations_with_sets_come_close():

@@ -11,7 +11,7 @@ import torch
 from bench.twin import plain_features, plain_gradients
 from safetensors import safe_open
 
-from txtlib import gradients
+from txtlib import gradients, products
 from txtlib.gradients import task_gradients
 from txtlib.hierarchical import sets_for
 from txtlib.variants import VARIANTS, variant
@@ -50,6 +50,20 @@ def test_a_step_equals_its_slow_twin(readout, tokens, monkeypatch):
     torch.testing.assert_close(losses, plain_losses)
     torch.testing.assert_close(jacobian, plain_jacobian, rtol=1e-6, atol=1e-9)
     torch.testing.assert_close(heads_gradients(ours), heads_gradients(twin), rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("entries", [1, 250_000])  # one head at a time, by oneDNN; some patients together
+def test_a_step_in_float32_equals_its_slow_twin(entries, monkeypatch):
+    monkeypatch.setattr(products, "ENTRIES", entries)
+    x, labels = batch(4, 130, dtype=torch.float32)
+    ours, twin = (network(dtype=torch.float32, genes=130, width=32) for _ in range(2))
+    for net in (ours, twin):
+        torch.nn.init.normal_(net.position.query, generator=torch.Generator().manual_seed(0))
+        net.heads.eval()  # batch norm enlarges every rounding error
+    losses, jacobian = task_gradients(ours, x, labels, KINDS)
+    plain_losses, plain_jacobian = plain_gradients(twin, x, labels, KINDS)
+    torch.testing.assert_close(losses, plain_losses, rtol=1e-5, atol=1e-5)
+    assert (jacobian - plain_jacobian).abs().max() < 1e-4 * plain_jacobian.abs().max()
 
 
 @pytest.mark.parametrize("name", VARIANTS)
@@ -147,6 +161,39 @@ def test_two_processes_take_the_steps_of_one(tmp_path):
     for name in set(one) - {"drawn"}:
         assert torch.equal(first[name], second[name]), name
         torch.testing.assert_close(first[name], one[name], atol=1e-5, rtol=0, msg=name)
+
+
+@pytest.mark.slow
+def test_more_processes_than_patients_are_no_harm(tmp_path):
+    run_script(FEW, tmp_path, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "3", argument="0")
+    alone, last = weights(tmp_path / "one"), weights(tmp_path / "weights.2of3")
+    torch.testing.assert_close(last["jacobian"], alone["jacobian"], rtol=1e-3, atol=1e-5)
+
+
+FEW = """
+import sys, torch
+from pathlib import Path
+from safetensors.torch import save_file
+sys.path.insert(0, "tests")
+from test_gradients import KINDS, batch, network
+from txtlib import parallel
+from txtlib.gradients import task_gradients
+
+torch.set_num_threads(1)
+x, labels = batch(n=2, dtype=torch.float32)
+
+def jacobian():
+    net = network(dtype=torch.float32, sets=[[0, 1, 2, 3, 4, 5], [5, 6, 7, 8, 9, 10, 11]])
+    net.heads.eval()
+    return task_gradients(net, x, labels, KINDS)[1]
+
+alone = jacobian()
+parallel.join(torch.device("cpu"))
+together, (rank, world) = jacobian(), parallel.place()
+save_file({"jacobian": together}, f"{sys.argv[1]}.{rank}of{world}")
+if not rank:
+    save_file({"jacobian": alone}, Path(sys.argv[1]).parent / "one")
+"""
 
 
 @pytest.mark.slow

@@ -39,6 +39,14 @@ def test_the_seed_decides_and_the_settings_reach_their_places(parts):
         answer(parts, depth=3)
 
 
+def test_genes_are_chosen_from_the_gene_sets(parts):
+    columns = list(parts.train.expression.columns)
+    sets = {"A": columns[:8], "B": columns[6:15]}
+    method = TxTMethod(**{**SMALL, "gene_sets": sets, "sets": True}).fit(parts.train, parts.validation)
+    assert set(method.trained.preprocessor.genes) <= set(columns[:15])
+    assert len(method.trained.network.settings["sets"]) == 2
+
+
 def test_half_a_training_is_no_answer(parts, monkeypatch):
     from txtlib.training import Run
 

@@ -1,5 +1,6 @@
 """What is kept on disk: files that are written whole or not at all, and the one that a killed run goes on from."""
 
+import glob
 import json
 import os
 import secrets
@@ -24,13 +25,13 @@ def write(path: str | Path, kind: str, tensors: Tensors, about: dict) -> None:
     untouched. What a killed process left half-written beside it goes with the next write.
     """
     path = Path(path)
-    drafts = path.with_name(f"{path.name}.draft")  # a folder: safetensors makes drafts of its own, with random names
+    drafts = path.with_name(f"{path.name}.{os.getpid()}.draft")  # a folder: safetensors makes drafts of its own
     tensors = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
     text = json.dumps(about, default=np.generic.item)
     try:
-        shutil.rmtree(drafts, ignore_errors=True)
-        drafts.mkdir(parents=True)
-        draft = drafts / secrets.token_hex(4)  # should two processes write one file, each has its own
+        _sweep(path)
+        drafts.mkdir(parents=True, exist_ok=True)
+        draft = drafts / secrets.token_hex(4)
         save_file(tensors, draft, {"txtlib": kind, "about": text, "checksum": checksum(tensors, text)})
         _to_disk(draft)
         draft.chmod(drafts.stat().st_mode & 0o666)  # safetensors lets nobody else read it
@@ -42,6 +43,24 @@ def write(path: str | Path, kind: str, tensors: Tensors, about: dict) -> None:
         ) from error
     finally:
         shutil.rmtree(drafts, ignore_errors=True)
+
+
+def _sweep(path: Path) -> None:
+    """Remove the drafts of processes that are no more."""
+    for folder in path.parent.glob(f"{glob.escape(path.name)}.*.draft"):
+        number = folder.name.split(".")[-2]
+        if number.isdigit() and not _alive(int(number)):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def read(path: str | Path, kind: str) -> tuple[Tensors, dict]:

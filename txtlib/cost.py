@@ -1,7 +1,8 @@
 """What a training step costs, by formula: parameters, floating-point operations, bytes.
 
-The formulas follow the code (txtlib/model.py, products.py, gradients.py) product by product. Chapter 17 sets them
-beside measurements; tests/test_cost.py beside counts of PyTorch's own.
+The formulas follow the code (txtlib/model.py, products.py, gradients.py) product by product; those for bytes leave out
+Python, PyTorch and the copy of the best weights. tests/test_cost.py counts parameters and operations of real steps,
+chapter 17 sets measurements beside time and memory.
 """
 
 from txtlib.gradients import TOKENS
@@ -59,7 +60,9 @@ def step_bytes(settings: dict, batch: int) -> dict[str, float]:
     tasks, width = len(settings["outputs"]), settings["width"]
     rows, _ = _rows_and_scores(settings)
     at_once = min(batch, max(1, TOKENS // settings["n_genes"])) * rows
-    kept = 13.5 * width + 2 * settings["heads"]  # numbers per gene, patient and layer
+    # per gene, patient and layer: two inputs and two outputs of norms, q, k, v, what attention gives (twice) and what
+    # it is projected to make 9.5 widths with two dropout masks, the wide layer 4; and a position column for q and k
+    kept = 13.5 * width + 2 * settings["heads"]
     passing = tasks * at_once * 12 * width + tasks * ENTRIES + 2 * tasks * batch * features(settings)
     return {
         "at rest": 4 * FLOAT * sum(parameters(settings).values()),

@@ -26,12 +26,15 @@ def task_gradients(
     """
     shared, rows = network.shared_parameters(), own_rows(len(x))
     with own_randomness():
-        pieces = [_features(network, some, precision) for some in x[rows].split(_patients_at_once(x))]
-    features = gathered(torch.cat([piece.detach() for piece in pieces]), len(x)).requires_grad_()
+        pieces = _pieces(network, x[rows], precision)
+        own = torch.cat([piece.detach() for piece in pieces]) if pieces else _features(network, x[:1], precision)[:0]
+    features = gathered(own.detach(), len(x)).requires_grad_()
     answers = [_head_gradient(network.head(task), kind, features, labels[task]) for task, kind in kinds.items()]
     losses, seeds = (torch.stack(each) for each in zip(*answers, strict=True))  # (T,), (T, B, F)
     some = seeds[:, rows].split([len(piece) for piece in pieces], 1)
-    jacobian = sum(encoder_jacobian(piece, shared, seed) for piece, seed in zip(pieces, some, strict=True))
+    jacobian = losses.new_zeros(len(kinds), sum(parameter.numel() for parameter in shared))
+    for piece, seed in zip(pieces, some, strict=True):
+        jacobian += encoder_jacobian(piece, shared, seed)
     return losses, added(jacobian)
 
 
@@ -46,6 +49,11 @@ def encoder_jacobian(features: Tensor, shared: list[Tensor], seeds: Tensor) -> T
     else:  # a GPU's fused kernels know one gradient at a time
         found = [torch.stack(each) for each in zip(*map(gradient, seeds), strict=True)]
     return torch.cat([each.flatten(1) for each in found], 1)
+
+
+def _pieces(network: torch.nn.Module, x: Tensor, precision: str) -> list[Tensor]:
+    """Return the features of x (B, G), some patients at a time; nothing of nobody."""
+    return [_features(network, some, precision) for some in x.split(_patients_at_once(x)) if len(some)]
 
 
 def _features(network: torch.nn.Module, x: Tensor, precision: str) -> Tensor:

@@ -20,7 +20,7 @@ from txtlib.checkpoint import Checkpoint, owner, parts, read, write
 from txtlib.cohort import Cohort
 from txtlib.gradients import PRECISIONS, Labels, task_gradients
 from txtlib.losses import task_loss
-from txtlib.parallel import join, place
+from txtlib.parallel import agree, join, of_the_first, place
 from txtlib.pcgrad import gradient_cosines
 from txtlib.predictions import Predictions
 from txtlib.preprocess import Encoded, Preprocessor
@@ -54,7 +54,12 @@ class Trained:
         return decode({task: output.cpu().numpy() for task, output in outputs.items()}, cohort, self.preprocessor)
 
     def save(self, path: str | Path) -> None:
-        """Write network and preprocessor to one safetensors file, whole or not at all; OSError if it cannot be."""
+        """Write network and preprocessor to one safetensors file, whole or not at all; OSError if it cannot be.
+
+        Under ``torchrun`` the first process writes it.
+        """
+        if place()[0]:
+            return
         arrays, fields = self.preprocessor.state()
         tensors = {f"network.{key}": value for key, value in self.network.state_dict().items()}
         tensors |= {f"preprocessor.{key}": torch.from_numpy(value) for key, value in arrays.items()}
@@ -150,9 +155,13 @@ def fit(
 
 def _resumed(path: str | Path | None, run: "Run", data: dict, arguments: dict) -> Checkpoint | None:
     """Bring a run to where its checkpoint ends, if there is to be one."""
+    if path is None and place()[1] == 1:
+        return None
+    whose = owner(run, data, **arguments)
+    agree(whose)
     if path is None:
         return None
-    file = Checkpoint(path, owner(run, data, **arguments))
+    file = Checkpoint(path, whose)
     file.resume(run)
     return file
 
@@ -235,7 +244,7 @@ class Run:
         steps = [self._step(x[rows], _take(labels, rows)) for rows in batches]
         train, cosines = (torch.stack(part) for part in zip(*steps, strict=True))  # a row per batch
         self._check_losses("training", train)
-        validation = torch.stack(self.losses(_forward(self.network, val_x), val_labels))
+        validation = of_the_first(torch.stack(self.losses(_forward(self.network, val_x), val_labels)))
         self._check_losses("validation", validation[None])
         self._check_weights()
         losses = {"train": train.mean(0).tolist(), "validation": validation.tolist()}
@@ -363,8 +372,10 @@ def _has_label(cohort: Cohort, preprocessor: Preprocessor, name: str) -> bool:
 
 
 def _device(name: str) -> torch.device:
-    if name == "auto":  # torchrun numbers the processes of a machine
-        name = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda":  # torchrun numbers the processes of a machine
+        name = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
     return torch.device(name)
 
 

@@ -95,8 +95,8 @@ CASES = {
     "matrix rate, float32": lambda: dict(gflops=matrix_rate(torch.float32) / 1e9),
     "matrix rate, bfloat16": lambda: dict(gflops=matrix_rate(torch.bfloat16) / 1e9),
     "step, twin": lambda: steps(plain, 8, 1000, 5),
-    "step, float32": lambda: steps(fast["float32"], 8, 1000, 12),
-    "step, bfloat16": lambda: steps(fast["bfloat16"], 8, 1000, 12),
+    "step, float32": lambda: steps(fast["float32"], 8, 1000, 5),
+    "step, bfloat16": lambda: steps(fast["bfloat16"], 8, 1000, 5),
     "batch 64, float32": lambda: steps(fast["float32"], 64, 1000, 2),
     **{f"{genes} genes": partial(steps, fast["float32"], 4, genes, 2) for genes in (1000, 2000, 5000)},
     "10000 genes": lambda: steps(fast["float32"], 4, 10_000, 1),
@@ -115,7 +115,8 @@ def measured(case: str) -> dict:
     """Run a case in a process of its own."""
     done = subprocess.run([sys.executable, __file__, "--case", case], capture_output=True, text=True)
     if done.returncode:
-        raise SystemExit(f"{case} did not end (exit status {done.returncode}):\n{done.stderr}")
+        words = (done.stderr.strip().splitlines() or ["killed, probably for want of memory"])[-1]
+        return {"failed": f"did not end: {words}"}
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -125,8 +126,15 @@ def share(found: dict, case: str, rate: str) -> str:
 
 
 def table(found: dict[str, dict]) -> list[tuple[str, str, str, str]]:
-    """Rows of (what, reach, reached, verdict); a case that was not run says so."""
-    return [row for rows in (step_rows, memory_rows, inference_rows, gpu_rows) for row in rows(found)]
+    """Rows of (what, reach, reached, verdict); a case that was not run, or did not end, says so."""
+    failed = [(case, "", result["failed"], "gap: not reached") for case, result in found.items() if "failed" in result]
+    rows = []
+    for make in (step_rows, memory_rows, inference_rows, gpu_rows):
+        try:
+            rows += make(found)
+        except KeyError:
+            continue  # it wants a number of a case that did not end, which has its own row
+    return rows + failed
 
 
 def step_rows(found: dict):
@@ -140,9 +148,9 @@ def step_rows(found: dict):
         text = f"{step['seconds']:.2f} s, {times:.1f} x; {share(found, f'step, {name}', f'matrix rate, {name}')}"
         yield f"step, {name}", f">= {reach} x, aim {aim} x", text, verdict(times, reach)
     step = found["step, float32"]
-    whole, own = step["peak_gb"] / twin["peak_gb"], step["step_gb"] / twin["step_gb"]
+    whole, own = step["peak_gb"] / twin["peak_gb"], step["step_gb"] / twin["step_gb"]  # both hold the same heads
     text = f"process {step['peak_gb']:.2f} GB = {whole:.2f} of the twin's; beyond weights and Adam {own:.2f} of it"
-    yield "step, float32, peak memory", "<= 1/6 of the twin's", text, verdict(1 / own, 6)
+    yield "step, float32, peak memory", "<= 1/6 of the twin's", text, verdict(1 / whole, 6)
 
 
 def memory_rows(found: dict):
@@ -181,7 +189,7 @@ def gpu_rows(found: dict):
     text = f"{1 / case['seconds']:.1f} steps/s; {share(found, 'gpu step', 'gpu matrix rate, bfloat16')}"
     yield "one GPU: batch 64, 1,000 genes, bfloat16", ">= 20 steps/s", text, verdict(1 / case["seconds"], 20)
     case = found["gpu 10000 genes"]
-    yield "one GPU: 10,000 genes, batch 8", "trains", f"{case['seconds']:.2f} s, {case['peak_gb']:.1f} GB", "met"
+    yield "one GPU: 10,000 genes, batch 8", "trains", f"{case['seconds']:.2f} s, {case['peak_gb']:.1f} GB", ""
 
 
 def verdict(value: float, reach: float) -> str:
