@@ -17,7 +17,7 @@ NARROW = 24  # columns below which a batch of products is quicker the other way 
 
 
 def product(a: Tensor, b: Tensor) -> Tensor:
-    """Return a (M, K) times b (K, N), or N such pairs at once, (N, M, K) and (N, K, L).
+    """Return a (M, K) times b (K, N), or B such pairs at once, (B, M, K) and (B, K, N).
 
     One float32 pair on a CPU goes to oneDNN, which is up to twice as fast as the library behind ``@``.
     """
