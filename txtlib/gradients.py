@@ -38,6 +38,14 @@ def task_gradients(
     return losses, added(jacobian)
 
 
+def set_shared(network: torch.nn.Module, combined: Tensor) -> None:
+    """Give the shared parameters their part of one joined gradient, (P,), as ``.grad``."""
+    shared = network.shared_parameters()
+    pieces = combined.split([parameter.numel() for parameter in shared])
+    for parameter, gradient in zip(shared, pieces, strict=True):
+        parameter.grad = gradient.view_as(parameter)
+
+
 def encoder_jacobian(features: Tensor, shared: list[Tensor], seeds: Tensor) -> Tensor:
     """Return the gradients of T tasks, (T, P), from those of the features (B, F): seeds (T, B, F)."""
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from txtlib.balance import surgery
 from txtlib.cost import step_flops
-from txtlib.gradients import Labels, task_gradients
+from txtlib.gradients import Labels, set_shared, task_gradients
 from txtlib.products import product
 from txtlib.variants import variant
 
@@ -49,10 +49,7 @@ def take_steps(network: torch.nn.Module, gradients: Callable, x: Tensor, labels:
     for _ in range(repeats):
         start = time.perf_counter()
         losses, jacobian = gradients(network, x, labels)
-        shared = network.shared_parameters()
-        combined = surgery(jacobian, losses, generator).split([each.numel() for each in shared])
-        for parameter, gradient in zip(shared, combined, strict=True):
-            parameter.grad = gradient.view_as(parameter)
+        set_shared(network, surgery(jacobian, losses, generator))
         optimizer.step()
         _wait(x)
         spent.append(time.perf_counter() - start)

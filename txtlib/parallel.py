@@ -16,9 +16,9 @@ from torch import distributed as dist
 
 def join(device: torch.device) -> None:
     """Meet the other processes, if torchrun started this one."""
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
     if dist.is_available() and dist.is_torchelastic_launched() and not dist.is_initialized():
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
         atexit.register(dist.destroy_process_group)  # or the last to leave may find the others gone, and abort
 

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from txtlib.balance import surgery
 from txtlib.checkpoint import Checkpoint, owner, parts, read, write
 from txtlib.cohort import Cohort
-from txtlib.gradients import PRECISIONS, Labels, task_gradients
+from txtlib.gradients import PRECISIONS, Labels, set_shared, task_gradients
 from txtlib.losses import task_loss
 from txtlib.parallel import agree, join, of_the_first, place
 from txtlib.pcgrad import gradient_cosines
@@ -257,10 +257,7 @@ class Run:
     def _step(self, x: Tensor, labels: Labels) -> tuple[Tensor, Tensor]:
         """Make one optimiser step; return losses (T,) and gradient cosines (T, T)."""
         losses, jacobian = task_gradients(self.network, x, labels, self.kinds, self.precision)
-        shared = self.network.shared_parameters()
-        combined = self.combine(jacobian, losses, self.generator).split([parameter.numel() for parameter in shared])
-        for parameter, gradient in zip(shared, combined, strict=True):
-            parameter.grad = gradient.view_as(parameter)
+        set_shared(self.network, self.combine(jacobian, losses, self.generator))
         self.optimizer.step()
         return losses.cpu(), gradient_cosines(jacobian).cpu()
 
