@@ -1,7 +1,8 @@
 """The gradients of all tasks in one training step: each head's own, and the Jacobian of what the tasks share.
 
 The heads are differentiated task by task down to the features that they read; the encoder, where the work is,
-then carries all tasks' gradients back together, some patients at a time.
+then carries all tasks' gradients back together, some patients at a time. That is for networks that say
+``in_pieces``, as TxT does; any other sees its batch whole, and its tasks go back one after another.
 """
 
 import torch
@@ -24,7 +25,7 @@ def task_gradients(
     x (B, G) and labels are one batch; kinds maps task to kind. precision "bfloat16" runs the encoder under
     autocast, the heads and losses stay in float32.
     """
-    shared, rows = network.shared_parameters(), own_rows(len(x))
+    shared, rows = network.shared_parameters(), own_rows(len(x)) if in_pieces(network) else slice(0, len(x))
     with own_randomness():
         pieces = _pieces(network, x[rows], precision)
         own = torch.cat([piece.detach() for piece in pieces]) if pieces else _features(network, x[:1], precision)[:0]
@@ -34,8 +35,13 @@ def task_gradients(
     some = seeds[:, rows].split([len(piece) for piece in pieces], 1)
     jacobian = losses.new_zeros(len(kinds), sum(parameter.numel() for parameter in shared))
     for piece, seed in zip(pieces, some, strict=True):
-        jacobian += encoder_jacobian(piece, shared, seed)
+        jacobian += encoder_jacobian(piece, shared, seed, together=in_pieces(network) and x.device.type == "cpu")
     return losses, added(jacobian)
+
+
+def in_pieces(network: torch.nn.Module) -> bool:
+    """Tell whether a network's encoder may see the patients of a batch apart, and all tasks' gradients at once."""
+    return getattr(network, "in_pieces", False)
 
 
 def set_shared(network: torch.nn.Module, combined: Tensor) -> None:
@@ -46,22 +52,28 @@ def set_shared(network: torch.nn.Module, combined: Tensor) -> None:
         parameter.grad = gradient.view_as(parameter)
 
 
-def encoder_jacobian(features: Tensor, shared: list[Tensor], seeds: Tensor) -> Tensor:
-    """Return the gradients of T tasks, (T, P), from those of the features (B, F): seeds (T, B, F)."""
+def encoder_jacobian(features: Tensor, shared: list[Tensor], seeds: Tensor, together: bool) -> Tensor:
+    """Return the gradients of T tasks, (T, P), from those of the features (B, F): seeds (T, B, F).
+
+    Tasks that do not go ``together`` go one after another: fused kernels of a GPU know one gradient at a time.
+    """
+    if not shared:
+        return seeds.new_zeros(len(seeds), 0)
 
     def gradient(seed: Tensor) -> tuple[Tensor, ...]:
         return torch.autograd.grad(features, shared, seed, retain_graph=True)
 
-    if features.device.type == "cpu":
+    if together:
         found = torch.func.vmap(gradient)(seeds)
-    else:  # a GPU's fused kernels know one gradient at a time
+    else:
         found = [torch.stack(each) for each in zip(*map(gradient, seeds), strict=True)]
     return torch.cat([each.flatten(1) for each in found], 1)
 
 
 def _pieces(network: torch.nn.Module, x: Tensor, precision: str) -> list[Tensor]:
     """Return the features of x (B, G), some patients at a time; nothing of nobody."""
-    return [_features(network, some, precision) for some in x.split(_patients_at_once(x)) if len(some)]
+    size = _patients_at_once(x) if in_pieces(network) else len(x)
+    return [_features(network, some, precision) for some in x.split(size) if len(some)]
 
 
 def _features(network: torch.nn.Module, x: Tensor, precision: str) -> Tensor:

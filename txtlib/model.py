@@ -29,6 +29,8 @@ class TxT(nn.Module):
     attention weights, which would need them in memory.
     """
 
+    in_pieces = True  # a patient's vectors do not depend on the rest of the batch (txtlib/gradients.py)
+
     def __init__(
         self,
         n_genes: int,

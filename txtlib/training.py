@@ -18,7 +18,7 @@ from tqdm import tqdm
 from txtlib.balance import surgery
 from txtlib.checkpoint import Checkpoint, owner, parts, read, write
 from txtlib.cohort import Cohort
-from txtlib.gradients import PRECISIONS, Labels, set_shared, task_gradients
+from txtlib.gradients import PRECISIONS, Labels, in_pieces, set_shared, task_gradients
 from txtlib.losses import task_loss
 from txtlib.parallel import agree, join, of_the_first, place
 from txtlib.pcgrad import gradient_cosines
@@ -106,6 +106,7 @@ def fit(
     patience: int = 30,
     batch_size: int = 64,
     learning_rate: float = 1e-4,
+    weight_decay: float = 0.0,
     select: str | None = None,
     combine=surgery,
     seed: int = 0,
@@ -114,7 +115,7 @@ def fit(
     checkpoint: str | Path | None = None,
     progress: bool = True,
 ) -> Trained:
-    """Train with Adam and keep the epoch with the lowest validation loss of ``select``.
+    """Train with Adam (AdamW, given a weight decay) and keep the epoch with the lowest validation loss of ``select``.
 
     ``select`` is a task, or "all" for the mean over tasks; by default the survival task (its loss is the survival
     log score), or "all" without one. Training ends after ``epochs``, or ``patience`` epochs without a better
@@ -128,12 +129,14 @@ def fit(
     ``interrupted`` so that a loop over many fits can stop there too; before the first epoch it is raised.
 
     Raises ValueError for an unknown ``select`` or precision, a validation part without a label of it, fewer than one
-    epoch, fewer than two training patients, in all or in a batch, or a checkpoint that is torn or of another run;
-    OSError if the checkpoint cannot be written; FloatingPointError, with epoch and task, if a loss is no longer finite.
+    epoch, fewer than two training patients, in all or in a batch, a network whose batches cannot be shared, or a
+    checkpoint that is torn or of another run; OSError if the checkpoint cannot be written; FloatingPointError, with
+    epoch and task, if a loss is no longer finite.
     """
     device = _device(device)
     join(device)
     select = select or next((task.name for task in preprocessor.tasks if task.kind == "survival"), "all")
+    _check_shared(network)
     _check(select, preprocessor, train, validation, batch_size, epochs)
     data = {
         name: _tensors(preprocessor.encode(part), device)
@@ -143,10 +146,11 @@ def fit(
     # dropout knows only the global generator; and a Ctrl-C at the door of a no_grad can leave gradients switched off
     with torch.random.fork_rng(), torch.enable_grad():
         torch.manual_seed(seed)
-        run = Run(network.to(device), kinds, learning_rate, combine, torch.Generator().manual_seed(seed), precision)
-        arguments = dict(
-            learning_rate=learning_rate, batch_size=batch_size, select=select, seed=seed, precision=precision
+        arguments = dict(learning_rate=learning_rate, weight_decay=weight_decay, precision=precision)
+        run = Run(
+            network.to(device), kinds, combine=combine, generator=torch.Generator().manual_seed(seed), **arguments
         )
+        arguments |= dict(batch_size=batch_size, select=select, seed=seed)
         file = _resumed(checkpoint, run, data, arguments)
         one_epoch = partial(run.one_epoch, *data["training"], *data["validation"], batch_size, select)
         interrupted = _train(run, one_epoch, epochs, patience, file, progress)
@@ -226,12 +230,15 @@ class Run:
     combine: Callable[[Tensor, Tensor, torch.Generator], Tensor]
     generator: torch.Generator
     precision: str = "float32"
+    weight_decay: float = 0.0
     done: Done = field(default_factory=Done)
 
     def __post_init__(self):
         if self.precision not in PRECISIONS:
             raise ValueError(f"precision is one of {', '.join(PRECISIONS)}, not {self.precision!r}.")
-        self.optimizer = torch.optim.Adam(self.network.parameters(), self.learning_rate, fused=True)
+        self.optimizer = torch.optim.AdamW(
+            self.network.parameters(), self.learning_rate, weight_decay=self.weight_decay, fused=True
+        )
 
     def one_epoch(self, x, labels, val_x, val_labels, batch_size, select) -> None:
         """Train on every patient once, validate, and keep the weights if they are the best so far.
@@ -341,6 +348,13 @@ def shuffled_batches(n: int, batch_size: int, generator: torch.Generator) -> lis
     if len(batches) > 1 and len(batches[-1]) == 1:
         batches[-2:] = [torch.cat(batches[-2:])]
     return batches
+
+
+def _check_shared(network: torch.nn.Module) -> None:
+    if place()[1] > 1 and not in_pieces(network):
+        raise ValueError(
+            f"{type(network).__name__} sees each batch whole, so several processes cannot share the work: start one."
+        )
 
 
 def _check(

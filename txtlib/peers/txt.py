@@ -1,47 +1,48 @@
-"""TxT behind the two calls that every method answers to: preprocessing, network and training in one."""
+"""TxT behind the two calls that every method answers to."""
 
-from txtlib.cohort import Cohort
+from functools import cache
+
+import numpy as np
+import pandas as pd
+import torch
+
 from txtlib.hierarchical import sets_for
-from txtlib.predictions import Predictions
-from txtlib.preprocess import Preprocessor, fit_preprocessor
-from txtlib.training import fit
+from txtlib.network import cached_node2vec, make_network, read_network, restrict
+from txtlib.peers.networks import GeneSets, NetworkMethod
+from txtlib.preprocess import Preprocessor
 from txtlib.variants import variant
 
-PREPROCESSING = ("n_genes", "scaler", "n_times", "grid")
-TRAINING = ("epochs", "patience", "batch_size", "learning_rate", "select", "precision")
+SPACE = {"learning_rate": [0.003, 0.001, 0.0003], "dropout": [0.1, 0.3], "readout": ["mean", "flatten"]}
 
 
-class TxTMethod:
-    """TxT on ``tasks`` (all of them, if none is named), from expression to answers.
+def txt(seed: int = 0, gene_sets: GeneSets | None = None, **settings) -> NetworkMethod:
+    """Return TxT, or the ``variant`` of it that is named, with the settings of a ``NetworkMethod`` and of ``TxT``.
 
-    gene_sets {name: genes}, as ``read_gene_sets`` returns them, are those whose genes are chosen from; with ``sets``
-    genes attend within them (txtlib/hierarchical.py; genes of none within blocks of at most ``rest``). All other
-    ``settings`` go where their name belongs: to ``fit_preprocessor``, to ``fit``, and the rest to ``variant``.
+    Gene vectors start from node2vec on ``network``, a protein network by path or name or as [gene, gene, score] rows;
+    without one they are drawn at random. With ``sets=True`` genes attend within the gene sets (txtlib/hierarchical.py),
+    those of none within blocks of at most ``rest``.
     """
+    return NetworkMethod(_build, seed, gene_sets, **settings)
 
-    def __init__(self, seed: int = 0, tasks: tuple[str, ...] = (), gene_sets=None, sets=False, rest=128, **settings):
-        self.seed, self.tasks, self.gene_sets, self.sets, self.rest = seed, tasks, gene_sets or {}, sets, rest
-        self.preprocessing = {name: settings.pop(name) for name in PREPROCESSING if name in settings}
-        self.training = {name: settings.pop(name) for name in TRAINING if name in settings}
-        self.network = {"variant": "product", **settings}
 
-    def fit(self, train: Cohort, validation: Cohort) -> "TxTMethod":
-        """Fit everything on the training part; the validation part chooses the epoch. Ctrl-C ends it at once."""
-        listed = set().union(*self.gene_sets.values()) or None
-        preprocessor = fit_preprocessor(train, gene_list=listed, **self.preprocessing)
-        preprocessor = preprocessor.with_tasks(*self.tasks) if self.tasks else preprocessor
-        network = variant(**self._network(preprocessor), seed=self.seed)
-        parts = train, validation, preprocessor
-        self.trained = fit(network, *parts, **self.training, seed=self.seed, progress=False)
-        if self.trained.interrupted:
-            raise KeyboardInterrupt  # half a training is no answer of this method
-        return self
+def _build(
+    x, preprocessor: Preprocessor, gene_sets: GeneSets, seed: int, network=None, sets=False, rest=128, **settings
+):
+    genes = list(preprocessor.genes)
+    settings = {"variant": "product", "width": 64, **settings, "n_genes": len(genes), "outputs": preprocessor.outputs}
+    if network is not None:
+        settings["vectors"] = _vectors(network, genes, settings["width"], seed)
+    if sets:
+        settings["sets"] = sets_for(genes, dict(gene_sets), rest)
+    return variant(**settings, seed=seed)
 
-    def predict(self, cohort: Cohort) -> Predictions:
-        """Answer the tasks for each patient."""
-        return self.trained.predict(cohort)
 
-    def _network(self, preprocessor: Preprocessor) -> dict:
-        genes = list(preprocessor.genes)
-        settings = {**self.network, "n_genes": len(genes), "outputs": preprocessor.outputs}
-        return {**settings, "sets": sets_for(genes, self.gene_sets, self.rest)} if self.sets else settings
+def _vectors(network, genes: list[str], width: int, seed: int) -> torch.Tensor:
+    edges = _read(network) if isinstance(network, str) else make_network(pd.DataFrame(network))
+    walked = cached_node2vec(restrict(edges, genes), genes, width=width, seed=seed)
+    return torch.from_numpy(walked.table.to_numpy(np.float32))
+
+
+@cache
+def _read(name: str) -> pd.DataFrame:
+    return read_network(name)
