@@ -18,6 +18,7 @@ from pathlib import Path
 import glue
 from fingerprint import FindInput, fingerprints
 from joblib import cpu_count
+from ledger import read_known
 from nbformat import NotebookNode
 from reading import (
     BuildError,
@@ -101,6 +102,7 @@ def read_book(root: Path, profile: str, find_input: FindInput) -> Book:
     pages = toc_pages(root / "book" / "_toc.yml")
     check_contents(root, pages, notebooks)
     check_needs(notebooks)
+    read_known(root / "data")
     for stem, node in notebooks.items():
         check_committed(stem, node)
     prints = fingerprints(notebooks, parameters, root, find_input)

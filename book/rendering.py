@@ -14,6 +14,7 @@ import nbformat
 from fingerprint import content, digest
 from glue import Use, without_roles
 from joblib import cpu_count
+from ledger_page import ledger_files
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_output
 from reading import BuildError, title
@@ -54,6 +55,8 @@ def stage(root: Path, notebooks: dict[str, NotebookNode], executed: dict[str, No
     _write(folder / "book" / "_generated" / "cost.md", cost_table(notebooks, executed))
     if (root / "data" / "sources.yml").is_file():
         _write(folder / "book" / "_generated" / "sources.md", sources_tables(root / "data" / "sources.yml"))
+    for name, text in ledger_files(root / "data", notebooks, executed).items():
+        _write(folder / "book" / "_generated" / name, text)
     return folder
 
 

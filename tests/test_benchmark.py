@@ -1,6 +1,7 @@
 import ast
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -413,7 +414,8 @@ def one(factory, cohort, **options):
 
 def test_a_method_that_only_ranks_has_no_brier_score(cohort):
     record, answer = one(Ranking, cohort)
-    assert [score["measure"] for score in record["scores"]] == ["Harrell's C", "Uno's C", "AUC at horizon"]
+    ranking = ["Harrell's C", "Uno's C", "AUC at horizon", "time-dependent AUC"]
+    assert [score["measure"] for score in record["scores"]] == ranking
     assert list(answer) == ["DM"]
 
 
@@ -456,6 +458,104 @@ def test_without_an_event_that_is_outlived_there_is_no_horizon(build):
         training_horizon(build(n=8))
 
 
+# --- one task at a time, and tuning ---------------------------------------------------------------------------
+
+
+class Moved(Trivial):
+    """Answers the training medians, moved by a setting; knows which tasks it was given."""
+
+    def __init__(self, seed, move=0.0, blob=""):
+        self.move = move
+
+    def fit(self, train, validation):
+        self.tasks = [task.name for task in train.tasks]
+        return super().fit(train, validation)
+
+    def predict(self, cohort):
+        answer = super().predict(cohort)
+        return replace(answer, values={name: value + self.move for name, value in answer.values.items()})
+
+
+class Once(Moved):
+    """Refuses more tasks than one."""
+
+    def fit(self, train, validation):
+        if len(train.tasks) > 1:
+            raise ValueError("one at a time, please")
+        return super().fit(train, validation)
+
+
+def result(cohort, trials=1, **fields):
+    (cell,) = plan([Method("m", **fields)], cohort, [0], [0], trials=trials)
+    return run_cell(cohort, cell)
+
+
+def test_a_method_that_is_not_joint_learns_one_task_after_another(cohort):
+    together, _ = result(cohort, factory=Once)
+    assert "one at a time" in together["error"]
+    record, answer = result(cohort, factory=Once, joint=False)
+    assert record["error"] is None
+    whole, expected = result(cohort, factory=Moved)
+    pd.testing.assert_frame_equal(answer, expected)
+    pd.testing.assert_frame_equal(pd.DataFrame(record["scores"]), pd.DataFrame(whole["scores"]))
+
+
+def test_a_method_is_given_the_kinds_that_it_answers(cohort):
+    record, answer = result(cohort, factory=Moved, kinds=("regression",))
+    assert list(answer) == ["Age", "Size"] and {score["task"] for score in record["scores"]} == {"Age", "Size"}
+    record, _ = result(cohort.with_tasks("DM"), factory=Moved, kinds=("regression",))
+    assert "no task of the kinds that it answers, regression" in record["error"]
+
+
+def test_each_fit_is_tuned_on_its_own_tasks_and_the_row_says_so(cohort):
+    space = {"move": [20.0, 0.0, -20.0]}
+    apart, _ = result(cohort, factory=Moved, space=space, joint=False, trials=3, kinds=("regression",))
+    assert {task: chosen["move"] for task, chosen in apart["chosen"].items()} == {"Age": 0.0, "Size": 0.0}
+    whole, _ = result(cohort, factory=Moved, space=space, trials=3)
+    assert list(whole["chosen"]) == ["Age, Size, Grade, ER, DM"]
+    few, _ = result(cohort, factory=Moved, space=space, trials=1)
+    assert few["chosen"] == {} and few["trials"] == 1
+    errors = [
+        {s["task"]: s["score"] for s in record["scores"] if "absolute" in s["measure"]} for record in (apart, few)
+    ]
+    assert errors[0]["Age"] < errors[1]["Age"]  # untuned, the first value counts
+    row = benchmark.table([apart]).iloc[0]
+    assert row["trials"] == 3 and json.loads(row["chosen"])["Size"] == {"move": 0.0}
+    assert row["fit_seconds"] < row["tuning_seconds"] and not row["calibrated"]
+
+
+def test_tuning_never_sees_the_test_part(cohort):
+    parts = split(cohort, 0)
+    noise = cohort.clinical.copy()
+    noise.loc[parts.test.samples, ["Age", "Size"]] = 0.0
+    space = {"move": [20.0, 0.0, -20.0]}
+    first, other = (
+        result(one, factory=Moved, space=space, trials=3)[0]["chosen"]
+        for one in (cohort, replace(cohort, clinical=noise))
+    )
+    assert first == other
+
+
+def test_a_long_setting_stands_in_the_table_as_a_hash(cohort):
+    record, _ = result(
+        cohort, factory=Moved, settings={"blob": "x" * 1000, "move": 1.0}, space={"move": [1.0]}, trials=2
+    )
+    row = benchmark.table([record]).iloc[0]
+    settings = json.loads(row["settings"])
+    assert settings["move"] == 1.0 and re.fullmatch("hash [0-9a-f]{16}", settings["blob"])
+    assert record["identity"]["settings"]["blob"] == "x" * 1000  # whole in the cell's file
+
+
+def test_a_calibrated_curve_is_marked(cohort):
+    record, _ = result(cohort, factory=Calibrated)
+    assert record["calibrated"] and benchmark.table([record])["calibrated"].all()
+
+
+class Calibrated(Moved):
+    def predict(self, cohort):
+        return replace(super().predict(cohort), calibrated=True)
+
+
 # --- what is refused ------------------------------------------------------------------------------------------
 
 
@@ -469,6 +569,12 @@ def test_without_an_event_that_is_outlived_there_is_no_horizon(build):
         ([Method("m", trivial, {"seed": 3})], {}, "settings are named values without `seed`"),
         ([Method("m", trivial, ["seed"])], {}, "settings are named values"),
         ([Method("m", trivial, {"x": {1, 2}})], {}, "settings are plain values"),
+        ([Method("m", trivial, space={"seed": [1]})], {}, "settings are named values without `seed`"),
+        ([Method("m", trivial, space={"x": []})], {}, "'x' of its space has no list of values"),
+        ([Method("m", trivial, space={"x": 3})], {}, "'x' of its space has no list of values"),
+        ([Method("m", trivial, kinds=("ranking",))], {}, "kinds are some of regression, classification, survival"),
+        ([Method("m", trivial, kinds=())], {}, "kinds are some of"),
+        (METHODS, {"trials": 0}, "trials is 1 or more, not 0"),
         (METHODS, {"data_seeds": []}, r"data_seeds are whole numbers from 0 up, at least one, and each once, not \[\]"),
         (METHODS, {"data_seeds": [1, 1]}, "data_seeds are .*each once"),
         (METHODS, {"model_seeds": [-1]}, "model_seeds are whole numbers"),

@@ -1,7 +1,10 @@
 """The runner, on a tiny book in a folder whose name holds a space."""
 
+import csv
+import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,6 +13,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from bs4 import BeautifulSoup
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 RUNNER = Path(__file__).resolve().parents[1] / "book"
@@ -17,6 +21,8 @@ sys.path.insert(0, str(RUNNER))
 
 import build  # noqa: E402
 import glue  # noqa: E402
+import ledger  # noqa: E402
+import ledger_page  # noqa: E402
 import rendering  # noqa: E402
 import running  # noqa: E402
 from fingerprint import fingerprints, in_order, named_files  # noqa: E402
@@ -546,6 +552,207 @@ def _wait_for(condition, seconds: float = 30):
     raise AssertionError("waited in vain")
 
 
+# --- the ledger ---
+
+REPOSITORY = RUNNER.parent
+ENTER = """from txtlib.ledger import claim, enter, not_attempted, value
+on = dict(cohort="Cohort <1>", patients=198, events=51, splits=10)
+enter(
+    claim("C1", {"against SVM": (0.03, 0.01, 0.05), "against RF": (0.0, -0.1, 0.1)}, **on),
+    claim("C2", {"many tasks": (0.03, 0.01, 0.05)}, **on),
+    claim("C2", {"many tasks": (0.03, -0.01, 0.05)}, **(on | {"cohort": "Cohort 2"})),
+    value("T1-STL-SVM-OS-c_index", (0.66, 0.55, 0.76), **on),
+    value("T1-STL-RF-OS-c_index", (0.5, 0.4, 0.6), **on),
+    value("T1-STL-RF-OS-c_index", (0.7, 0.65, 0.75), **(on | {"cohort": "Cohort 2"})),
+    not_attempted("C5", cohort="Cohort 2", why="no PAM50\\n\\nlabels"),
+)"""
+
+
+def entered(code: str = ENTER) -> dict[str, nbformat.NotebookNode]:
+    """An executed notebook that enters what the library makes of the code, as JSON would keep it."""
+    from txtlib import ledger as library
+
+    kept = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(library, "display", lambda data, raw, metadata: kept.append((data, metadata)))
+        exec(code, {})
+    node = notebook(code, text="# Alpha", parameters=None)
+    node.cells[1].outputs = [
+        new_output("display_data", data, metadata=json.loads(json.dumps(metadata))) for data, metadata in kept
+    ]
+    node.metadata["run"] = {"fingerprint": "x", "profile": "quick", "seconds": 1.0, "peak_mb": 1}
+    return {"07_alpha": node}
+
+
+def with_ledger(root: Path) -> Path:
+    """Give a tiny book the ledger of the real one."""
+    for name in ("published.csv", "claims.yml"):
+        shutil.copyfile(REPOSITORY / "data" / name, root / "data" / name)
+    page = "# Ledger\n\n{download}`ledger.csv <_generated/ledger.csv>`\n\n```{include} _generated/ledger.md\n```\n"
+    write(root / "book/ledger.md", page)
+    write(root / "book/_toc.yml", TOC.replace("  - file: book/cost\n", "  - file: book/cost\n  - file: book/ledger\n"))
+    return root
+
+
+def known() -> ledger.Known:
+    return ledger.read_known(REPOSITORY / "data")
+
+
+def tables(html: str) -> list[tuple[str, list[list[str]]]]:
+    """The tables of a page, caption and rows; every merged cell stands in each of its rows."""
+    found = []
+    for table in BeautifulSoup(html, "html.parser").find_all("table"):
+        rows, below = [], {}
+        for row in table.tbody.find_all("tr"):
+            cells, texts = iter(row.find_all("td")), []
+            for column in range(len(table.thead.find_all("th"))):
+                text, left = below.get(column) or (None, 0)
+                if not left:
+                    cell = next(cells)
+                    text, left = cell.get_text(" ", strip=True), int(cell.get("rowspan", 1))
+                below[column] = (text, left - 1)
+                texts.append(text)
+            assert next(cells, None) is None
+            rows.append(texts)
+        found.append((table.caption.get_text(), rows))
+    return found
+
+
+def test_a_book_without_a_ledger_has_none(root):
+    assert ledger.read_known(root / "data") is None
+    assert ledger_page.ledger_files(root / "data", {}, {}) == {}
+
+
+def test_before_anything_is_entered_every_claim_and_number_has_one_row():
+    claims, numbers = ledger.claim_rows(known(), []), ledger.number_rows(known(), [])
+    assert [row.id for row in claims] == [*(f"C{n}" for n in range(1, 19)), "L1"]
+    assert [row.id for row in numbers] == [number["id"] for number in known().numbers]
+    said = {row.id: (row.entry["verdict"], row.entry["note"]) for row in (*claims, *numbers)}
+    assert said["C4"] == said["S8-MTL-TxT-OS-c_index"] and said["C4"][0] == "cannot be attempted here"
+    assert "TARGET-AML" in said["C4"][1]
+    assert said["C17"] == ("not yet", "chapter 15 Restoring expression")
+    assert said["T1-MTL-TxT-OS-c_index"] == said["C2"] == ("not yet", "chapter 07 Benchmark against baselines")
+    assert {verdict for verdict, _ in said.values()} == {"not yet", "cannot be attempted here"}
+
+
+def test_entries_take_the_place_of_the_rows_that_wait():
+    found = ledger.entries(known(), entered())
+    assert found[0]["page"] == "notebooks/07_alpha.html#ledger-C1-Cohort-1"
+    claims = {(row.id, row.entry["cohort"]): row.entry["verdict"] for row in ledger.claim_rows(known(), found)}
+    assert claims["C1", "Cohort <1>"] == "too small to tell" and ("C1", "") not in claims
+    assert (claims["C2", "Cohort <1>"], claims["C2", "Cohort 2"]) == ("reproduced", "too small to tell")
+    assert claims["C5", "Cohort 2"] == "not attempted" and claims["C3", ""] == "not yet"
+    numbers = ledger.number_rows(known(), found)
+    said = {row.id: (row.entry["verdict"], row.entry["note"]) for row in numbers}
+    assert len(numbers) == len(known().numbers) + 1
+    assert said["T1-STL-SVM-OS-c_index"][0] == "not comparable"
+    assert said["T1-STL-MLP-OS-c_index"] == ("not attempted", "not among the numbers that 07_alpha measured")
+    assert said["T1-MTL-TxT-OS-c_index"][0] == "not yet"  # of another claim, whose numbers nobody measured
+
+
+def test_the_page_of_the_ledger():
+    nodes = entered()
+    page = ledger_page.ledger_files(REPOSITORY / "data", nodes, nodes)["ledger.md"]
+    found = tables(page)
+    numbers = known().numbers
+    by_number = [row for caption, rows in found if ": " in caption for row in rows]
+    assert len(by_number) == len(numbers) + 1  # one is measured on two cohorts
+    captions = [caption for caption, _ in found if ": " in caption]
+    assert captions[:3] == [
+        "Overall survival: C-index.",
+        "Overall survival: integrated Brier score.",
+        "PAM50 subtype: accuracy.",
+    ]
+    assert {row[1] for row in by_number} == {number["value"] for number in numbers}
+    c_index = next(rows for caption, rows in found if caption == "Overall survival: C-index.")
+    assert c_index[1][:2] == c_index[2][:2] == ["RF, STL", "0.639"]
+    assert c_index[0][2:] == [
+        "0.660 (0.550 to 0.760) Cohort <1>: 198 patients, 51 events, 10 splits",
+        "not comparable interval holds the published value",
+    ]
+    assert c_index[3][2:] == ["", "not attempted not among the numbers that 07_alpha measured"]
+    counts = {row[0]: [int(count) for count in row[1:]] for row in found[0][1]}
+    assert counts["all"] == [20, 116] and counts["not comparable"] == [0, 3] and counts["too small to tell"] == [2, 0]
+    for column in (0, 1):
+        assert sum(row[column] for name, row in counts.items() if name != "all") == counts["all"][column]
+    assert 'rowspan="2" id="C2"' in page and 'chapter <a href="../notebooks/07_alpha.html">Alpha</a>' in page
+    assert "C1 on Cohort &lt;1&gt;: its 2 comparisons" in page and len(dict(found)["C1."]) == 2
+    assert "no PAM50 labels" in page
+    assert all(line.endswith("</div>") for line in page.splitlines() if line.startswith("<div"))
+
+
+def test_the_ledger_to_download():
+    nodes = entered()
+    text = ledger_page.ledger_files(REPOSITORY / "data", nodes, nodes)["ledger.csv"]
+    rows = list(csv.DictReader(io.StringIO(text)))
+    assert tuple(rows[0]) == ledger.COLUMNS
+    assert len(rows) == 19 + 1 + 1 + 115 + 1  # C1 has two comparisons; C2 and a number two cohorts
+    first, last = rows[0], rows[-1]
+    assert (first["id"], first["compared"], first["mean"], first["events"]) == ("C1", "against SVM", "0.03", "51")
+    assert (first["line_verdict"], first["verdict"], first["rule"]) == ("reproduced", "too small to tell", "better")
+    assert (last["published"], last["verdict"], last["mean"]) == ("0.762", "not yet", "")
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "said"),
+    [
+        ("published.csv", "OS-c_index,C1,", "OS-c_index,,", "line 2 of data/published.csv (T1-STL-SVM-OS-c_index)"),
+        ("published.csv", "OS-c_index,C1,", "OS-c_index,C99,", "belongs to no claim of data/claims.yml"),
+        ("published.csv", "T1-STL-RF-OS-c_index", "T1-STL-SVM-OS-c_index", "has no id, or one that is taken"),
+        ("published.csv", "T1-STL-RF-OS-c_index", "C1", "has no id, or one that is taken"),
+        ("published.csv", "T1-STL-SVM-OS-c_index", "", "has no id"),
+        ("published.csv", ",OS,c_index,", ",OS,cindex,", "does not list under `measures`"),
+        ("claims.yml", "    rule: better\n", "", "claim C1 of data/claims.yml does not say: rule"),
+        ("claims.yml", "rule: better", "rule: best", "claim C1 of data/claims.yml has the rule 'best'"),
+        ("claims.yml", "chapter: 07 ", "chapter: ", "a chapter is a number and a title"),
+        ("claims.yml", "state: cannot be", "state: could not be", "claim C4 of data/claims.yml: a state is"),
+        ("claims.yml", "    state: cannot be attempted here\n", "", "claim C4 of data/claims.yml: a state is"),
+    ],
+)
+def test_a_faulty_ledger_ends_the_build_before_any_cell_runs(root, file, old, new, said):
+    path = with_ledger(root) / "data" / file
+    build.read_book(root, "quick", no_inputs)
+    head, found, tail = path.read_text().rpartition("\nclaims:\n")  # not in the comment on top
+    write(path, head + found + tail.replace(old, new, 1))
+    assert said in str(fault(root))
+
+
+def test_entries_that_do_not_fit_end_the_build():
+    nodes = entered()
+    entry = nodes["07_alpha"].cells[1].outputs[0].metadata["ledger"][0]
+    with pytest.raises(BuildError, match="C1 is entered twice for the cohort 'Cohort <1>': in 07_alpha and in 08_beta"):
+        ledger.entries(known(), nodes | {"08_beta": nodes["07_alpha"]})
+    entry["id"] = "C99"
+    with pytest.raises(BuildError, match="notebook 07_alpha enters 'C99' in the ledger, but data/ has no such id"):
+        ledger.entries(known(), nodes)
+    nodes["07_alpha"].cells[1].metadata["tags"] = ["remove-cell"]
+    with pytest.raises(BuildError, match="in a cell whose output its page does not show"):
+        ledger.entries(known(), nodes)
+
+
+def test_what_a_claim_or_a_published_number_touches(root):
+    """A notebook that enters depends on both files; other notebooks and their pages do not."""
+    with_ledger(root)
+    shutil.copytree(REPOSITORY / "txtlib", root / "txtlib", dirs_exist_ok=True)
+    put(root, "02_beta", notebook(ENTER))
+    for name in ("published.csv", "claims.yml"):
+        before = prints(root)
+        write(root / "data" / name, (root / "data" / name).read_text() + "\n")
+        assert changed(root, before) == ["02_beta"]
+
+
+def test_a_changed_claim_renders_the_site_again(root):
+    with_ledger(root)
+    nodes = entered()
+    before = rendering.site_fingerprint(rendering.stage(root, nodes, nodes, []), root, "quick")
+    assert rendering.site_fingerprint(rendering.stage(root, nodes, nodes, []), root, "quick") == before
+    claims = root / "data/claims.yml"
+    claims.write_text(claims.read_text().replace("Every attention head matters", "Each head matters"))
+    after = rendering.stage(root, nodes, nodes, [])
+    assert rendering.site_fingerprint(after, root, "quick") != before
+    assert "Each head matters" in (after / "book/_generated/ledger.md").read_text()
+
+
 # --- the site ---
 
 
@@ -600,7 +807,9 @@ def test_a_site_without_its_marker_is_none(tmp_path):
 @pytest.fixture(scope="module")
 def built(tmp_path_factory) -> Path:
     """A tiny book, built in full: the only fixture that renders all pages."""
-    root = tiny_book(tmp_path_factory.mktemp("built") / "a book")
+    root = with_ledger(tiny_book(tmp_path_factory.mktemp("built") / "a book"))
+    shutil.copytree(REPOSITORY / "txtlib", root / "txtlib", dirs_exist_ok=True)
+    edit(root, "02_beta", lambda node: node.cells.append(new_code_cell(ENTER)))
     assert make(root, "--only", "02") == 0
     html = (root / "_build/html/notebooks/01_alpha.html").read_text()
     assert "Not executed in this build" in html
@@ -618,9 +827,26 @@ def test_the_site_holds_what_was_executed(built):
     assert "return size * one()" in " ".join(index.replace("<", " <").replace(">", "> ").split()) or "one" in index
     marker = json.loads((built / "_build/html/.complete.json").read_text())
     assert marker["executed"] == ["01_alpha", "02_beta"]
-    assert marker["pages"] == ["book/index", "book/cost", "notebooks/01_alpha", "notebooks/02_beta"]
+    assert marker["pages"] == ["book/index", "book/cost", "book/ledger", "notebooks/01_alpha", "notebooks/02_beta"]
     cost = (built / "_build/html/book/cost.html").read_text()
     assert "Alpha | one" in cost and "quick" in cost and "Machine:" in cost
+
+
+@pytest.mark.slow
+def test_the_ledger_links_to_the_cells_that_entered_and_to_the_table(built):
+    site = built / "_build/html"
+    page = BeautifulSoup((site / "book/ledger.html").read_text(), "html.parser").article
+    links = [link["href"] for link in page.find_all("a") if "#ledger-" in link.get("href", "")]
+    assert len(links) == 7
+    for link in links:
+        file, anchor = link.split("#")
+        there = BeautifulSoup((site / "book" / file).read_text(), "html.parser")
+        assert len(there.find_all(id=anchor)) == 1
+    verdicts = [row[-1] for _, rows in tables("".join(map(str, page.find_all(class_="ledger")))) for row in rows]
+    assert sum(verdict.startswith("not comparable") for verdict in verdicts) == 3
+    download = page.find("a", class_="download")["href"]
+    assert (site / "book" / download).read_text().startswith("kind,id,claim,")
+    assert "The claims" in [heading.get_text().rstrip("#") for heading in page.find_all("h2")]
 
 
 @pytest.mark.slow

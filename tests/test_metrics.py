@@ -1,20 +1,23 @@
-from dataclasses import replace
-
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lifelines import KaplanMeierFitter
 from lifelines.utils import concordance_index
+from scipy import stats
 from sklearn import metrics as sk
 from sksurv import metrics as sks
 from sksurv.util import Surv
 
 from txtlib import metrics as m
+from txtlib.bootstrap import MEASURES
 from txtlib.cohort import load_cohort, split
+from txtlib.losses import mtlr_nll
 from txtlib.peers.floors import ClinicalCox, Trivial
-from txtlib.predictions import Predictions
+from txtlib.preprocess import time_cell
+from txtlib.survival import survival_curves
 
 HORIZON = 1825.0
 
@@ -28,11 +31,6 @@ def parts():
 def answers(parts):
     cox = ClinicalCox("Age", "Size", "Grade").fit(parts.train).predict(parts.test)
     return {"trivial": Trivial().fit(parts.train).predict(parts.test), "cox": cox}
-
-
-@pytest.fixture(scope="module")
-def draws(parts, answers):
-    return m.score_draws(answers, parts.train, parts.test, HORIZON, resamples=60, seed=1)
 
 
 def c_by_pairs(time, event, risk):
@@ -117,11 +115,20 @@ def test_a_horizon_without_training_follow_up_is_refused(parts):
 
 def test_measures_are_undefined_not_wrong_without_events(parts):
     train, (time, event) = parts.train.outcome(), parts.test.outcome()
-    none = (time, np.zeros_like(event))
-    risk = np.ones(len(time))
-    assert np.isnan(
-        [m.harrell_c(none, risk), m.uno_c(train, none, risk, HORIZON), m.auc_at(train, none, risk, HORIZON)]
-    ).all()
+    risk, curves, edges = np.ones(len(time)), np.full((len(time), 1), 0.5), np.array([HORIZON])
+    nobody, only_late = (time, np.zeros_like(event)), (np.maximum(time, HORIZON + 1), event)
+    left = np.minimum(time, HORIZON), event  # nobody is followed beyond the horizon
+    for outcome in (nobody, only_late, left):
+        ranks = [m.auc_at(train, outcome, risk, HORIZON), m.time_dependent_auc(train, outcome, risk, HORIZON)]
+        assert np.isnan([*ranks, m.integrated_brier(train, outcome, curves, edges, HORIZON)]).all()
+    assert np.isnan([m.uno_c(train, outcome, risk, HORIZON) for outcome in (nobody, only_late)]).all()
+    assert np.isnan(m.harrell_c((time, np.zeros_like(event)), risk))
+
+
+def test_an_event_at_the_horizon_itself_is_no_earlier_event(parts):
+    train, (time, event) = parts.train.outcome(), parts.test.outcome()
+    at_horizon = (np.maximum(time, HORIZON), np.ones_like(event))
+    assert np.isnan(m.uno_c(train, at_horizon, np.arange(len(time)), HORIZON))  # scikit-survival raises
 
 
 classes = st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from("abc")), min_size=1, max_size=20)
@@ -132,13 +139,15 @@ classes = st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from("abc")), mi
 def test_class_measures_by_hand(rows):
     truth, guess = (np.array(column) for column in zip(*rows, strict=True))
     shares = pd.DataFrame({k: (guess == k) * 0.9 + 0.05 for k in "abc"})
-    recalls, f1s = [], []
+    recalls, precisions, f1s = [], [], []
     for k in sorted(set(truth)):
         hit = ((truth == k) & (guess == k)).sum()
         recalls.append(hit / (truth == k).sum())
+        precisions.append(hit / (guess == k).sum() if (guess == k).any() else 0)
         f1s.append(2 * hit / ((truth == k).sum() + (guess == k).sum()))
     assert m.accuracy(truth, shares) == pytest.approx((truth == guess).mean())
     assert m.balanced_accuracy(truth, shares) == pytest.approx(np.mean(recalls))
+    assert m.macro_precision(truth, shares) == pytest.approx(np.mean(precisions))
     assert m.macro_f1(truth, shares) == pytest.approx(np.mean(f1s))
 
 
@@ -157,71 +166,8 @@ def test_value_measures_by_hand():
     assert m.mean_absolute_error(truth, value) == pytest.approx(1.0)
     assert m.root_mean_squared_error(truth, value) == pytest.approx(np.sqrt(5 / 3))
     assert m.spearman(truth, value) == pytest.approx(0.5)
-    assert np.isnan(m.spearman(truth, np.ones(3)))
-
-
-def test_row_zero_holds_the_scores_of_the_test_part(parts, answers, draws):
-    expected = m.harrell_c(parts.test.outcome(), answers["cox"].risk(HORIZON))
-    assert draws.iloc[0]["cox", "DM", "Harrell's C"] == pytest.approx(expected)
-    assert len(draws) == 61
-
-
-def test_floors_score_what_floors_must(draws):
-    first = draws.iloc[0]["trivial"]
-    assert first["DM", "Harrell's C"] == 0.5 and first["ER", "macro AUROC"] == 0.5
-    assert np.isnan(first["Age", "Spearman"])
-
-
-def test_resamples_are_the_same_patients_for_all_methods(parts, answers):
-    twice = m.score_draws({"a": answers["cox"], "b": answers["cox"]}, parts.train, parts.test, HORIZON, 30)
-    assert (m.paired_difference(twice, "a", "b").fillna(0) == 0).all().all()
-
-
-def test_intervals_are_percentiles_of_the_resamples(draws):
-    column = draws["cox", "DM", "Uno's C"]
-    row = m.summary(draws).loc[("cox", "DM", "Uno's C")]
-    assert row["score"] == column[0]
-    np.testing.assert_allclose([row["low"], row["high"]], np.nanpercentile(column[1:], [2.5, 97.5]))
-
-
-def test_a_positive_difference_is_better_also_where_lower_is_better(parts):
-    truth = parts.test.clinical["Age"].to_numpy()
-    good, bad = (Predictions(parts.test.samples, values={"Age": truth + error}) for error in (1, 5))
-    cohort = parts.test.with_tasks("Age")
-    draws = m.score_draws({"good": good, "bad": bad}, parts.train, cohort, HORIZON, 20)
-    gain = m.paired_difference(draws, "good", "bad")
-    assert gain.loc[("Age", "mean absolute error"), "score"] == pytest.approx(4)
-
-
-def test_patients_without_a_label_are_left_out_of_that_task(parts, answers):
-    # one test grade is unknown in the data
-    known = parts.test.clinical["Grade"].notna()
-    assert not known.all()
-    draws = m.score_draws(answers, parts.train, parts.test, HORIZON, 2)
-    expected = m.accuracy(
-        parts.test.clinical["Grade"][known].to_numpy(), answers["trivial"].probabilities["Grade"][known]
-    )
-    assert draws.iloc[0]["trivial", "Grade", "accuracy"] == pytest.approx(expected)
-
-
-def test_a_method_that_only_ranks_gets_ranking_measures_only(parts):
-    ranks = Predictions(parts.test.samples, score=parts.test.clinical["Size"].to_numpy())
-    draws = m.score_draws({"size": ranks}, parts.train, parts.test.with_tasks("DM"), HORIZON, 2)
-    assert [measure for _, _, measure in draws.columns] == ["Harrell's C", "Uno's C", "AUC at horizon"]
-
-
-@pytest.mark.parametrize(
-    "low, high, words",
-    [
-        (0.01, 0.2, "better than"),
-        (-0.2, -0.01, "worse than"),
-        (-0.02, 0.02, "as good as"),
-        (-0.03, 0.01, "not to be told apart from"),
-        (-0.3, 0.3, "not to be told apart from"),
-    ],
-)
-def test_words_come_from_the_interval(low, high, words):
-    assert m.verdict(low, high) == words
+    assert m.pearson(truth, value) == pytest.approx(stats.pearsonr(truth, value).statistic)
+    assert np.isnan([m.spearman(truth, np.ones(3)), m.pearson(truth, np.ones(3)), m.pearson(np.ones(3), value)]).all()
 
 
 @given(st.integers(0, 10_000), st.sampled_from([0.5, 0.9]))
@@ -248,6 +194,10 @@ def test_equal_to_scikit_survival_on_random_data_with_ties_and_heavy_censoring(s
     )
     auc = sks.cumulative_dynamic_auc(known, packed, risk, [tau])[0][0]
     assert m.auc_at(train, test, risk, tau) == pytest.approx(auc, **close)
+    over_time = generator.integers(0, 20, (100, len(m.cut_times(train, tau)))).astype(float)
+    begun = m.cut_times(train, tau) >= test[0][test[1] == 1].min()
+    mean = sks.cumulative_dynamic_auc(known, packed, over_time[:, begun], m.cut_times(train, tau)[begun])[1]
+    assert m.time_dependent_auc(train, test, over_time, tau) == pytest.approx(mean, **close)
     brier = sks.integrated_brier_score(known, packed, at_grid, grid)
     assert m.integrated_brier(train, test, curves, edges, tau) == pytest.approx(brier, **close)
 
@@ -269,28 +219,159 @@ def test_a_class_that_a_method_has_never_seen_has_probability_zero():
     assert m.macro_auroc(truth, shares) == pytest.approx(np.mean([*of_two, 0.5]))
 
 
-def test_all_samples_of_a_patient_are_drawn_together(parts):
-    clinical = parts.test.clinical.assign(Patient=[f"P{row // 3}" for row in range(len(parts.test))])
-    cohort = replace(parts.test, clinical=clinical)
-    for rows in m._patient_draws(cohort, 20, seed=0):
-        drawn, times = np.unique(rows, return_counts=True)
-        per_patient = pd.Series(times, index=clinical["Patient"].to_numpy()[drawn])
-        assert (per_patient.groupby(level=0).nunique() == 1).all()
-        assert per_patient.groupby(level=0).size().isin([3, len(parts.test) % 3 or 3]).all()
+# --- the time-dependent AUC ---------------------------------------------------------------------------------------
 
 
-def test_an_interval_over_splits_is_wider_than_the_usual_one():
-    from scipy import stats
+def followed(generator, n, censored=0.4):
+    """Return time and event of n patients, of whom the first is followed beyond every horizon below 60."""
+    time, event = generator.integers(1, 50, n).astype(float), (generator.random(n) > censored).astype(float)
+    time[0], event[0] = 60.0, 0.0
+    return time, event
 
-    from txtlib.metrics import over_splits
 
-    differences = np.array([0.02, 0.05, -0.01, 0.04, 0.03])
-    found = over_splits(differences, n_train=80, n_test=20)
-    low, high = stats.ttest_1samp(differences, 0).confidence_interval()
-    assert found["mean"] == pytest.approx(differences.mean())
-    # by hand: 1/5 + 20/80 = 0.45 in place of 1/5
-    assert found["high"] - found["low"] == pytest.approx((high - low) * np.sqrt(0.45 / 0.2))
-    unrelated = over_splits(differences, n_train=10**12, n_test=1)
-    assert (unrelated["low"], unrelated["high"]) == pytest.approx((low, high))
-    with pytest.raises(ValueError, match="two or more"):
-        over_splits(differences[:1], 80, 20)
+def test_time_dependent_auc_is_the_weighted_share_of_pairs_at_each_time():
+    generator = np.random.default_rng(0)
+    train, (time, event) = followed(generator, 80), followed(generator, 40)
+    # no two at one time: which of an event and a censoring comes first is a convention
+    train, time = (train[0] + generator.random(80), train[1]), time + generator.random(40)
+    times = m.cut_times(train, 30.0)
+    risk = generator.integers(0, 6, (40, len(times))) / 6
+    weight = weights_of_censoring(train, time)
+    areas, falls, before = [], [], 1.0
+    event_free = KaplanMeierFitter().fit(time, event)
+    for t, at_t in zip(times, risk.T, strict=True):
+        good = total = 0.0
+        for i in np.flatnonzero((event == 1) & (time <= t)):
+            for j in np.flatnonzero(time > t):
+                total += weight[i]
+                good += weight[i] * (1.0 if at_t[i] > at_t[j] else 0.5 if at_t[i] == at_t[j] else 0.0)
+        areas.append(good / total if total else 0.0)  # no case yet, and so no fall
+        falls.append(before - event_free.predict(t))
+        before = event_free.predict(t)
+    expected = np.dot(areas, falls) / np.sum(falls)
+    assert m.time_dependent_auc(train, (time, event), risk, 30.0) == pytest.approx(expected)
+
+
+def test_a_score_ranks_the_same_at_all_times(parts):
+    train, test = parts.train.outcome(), parts.test.outcome()
+    score = parts.test.clinical["Size"].to_numpy()
+    each_time = np.tile(score[:, None], len(m.cut_times(train, HORIZON)))
+    expected = m.time_dependent_auc(train, test, each_time, HORIZON)
+    assert m.time_dependent_auc(train, test, score, HORIZON) == pytest.approx(expected)
+    assert m.time_dependent_auc(train, test, -score, HORIZON) == pytest.approx(1 - expected)
+
+
+def test_time_dependent_auc_knows_a_risk_that_crosses():
+    generator = np.random.default_rng(1)
+    train, (time, event) = followed(generator, 80), followed(generator, 60)
+    times = m.cut_times(train, 30.0)
+    knowing = (time[:, None] <= times).astype(float)
+    assert m.time_dependent_auc(train, (time, event), knowing, 30.0) == 1
+    assert m.time_dependent_auc(train, (time, event), knowing[:, 0], 30.0) < 1
+
+
+# --- the log score ------------------------------------------------------------------------------------------------
+
+
+def random_curves(generator, n, edges):
+    return np.sort(generator.random((n, len(edges))))[:, ::-1]
+
+
+def log_score_by_loops(ends, time, event, curves, edges):
+    """Sum the probability of each cell that the event may have fallen into, patient by patient."""
+    losses = []
+    for t, seen, curve in zip(time, event, curves, strict=True):
+        reached = [1.0, *np.interp(ends, [0.0, *edges], [1.0, *curve]), 0.0]
+        cells = list(zip([0.0, *ends], [*ends, np.inf], strict=True))
+        possible = 0.0
+        for k, (start, stop) in enumerate(cells):
+            share = 0.99 * (reached[k] - reached[k + 1]) + 0.01 / len(cells)
+            own = start <= t < stop
+            possible += share * (own or (not seen and t < start))
+        losses.append(-np.log(possible))
+    return np.mean(losses)
+
+
+@given(st.integers(0, 10_000))
+@settings(deadline=None, max_examples=25)
+def test_log_score_by_loops(seed):
+    generator = np.random.default_rng(seed)
+    train, (time, event) = followed(generator, 50), followed(generator, 20)
+    edges = np.arange(6.0, 61.0, 6.0)
+    curves = random_curves(generator, 20, edges)
+    expected = log_score_by_loops(m.cut_times(train, 40.0), time, event, curves, edges)
+    assert m.log_score(train, (time, event), curves, edges, 40.0) == pytest.approx(expected)
+
+
+def test_log_score_is_the_loss_of_n_mtlr_on_the_same_cells(monkeypatch):
+    monkeypatch.setattr(m, "UNIFORM", 0.0)
+    generator = np.random.default_rng(2)
+    train, (time, event) = followed(generator, 80), followed(generator, 50)
+    ends = m.cut_times(train, 30.0)
+    logits = generator.normal(0, 2, (50, len(ends)))
+    loss = mtlr_nll(torch.from_numpy(logits), torch.from_numpy(time_cell(time, ends)), torch.from_numpy(event))
+    assert (time > 30).any() and m.log_score(
+        train, (time, event), survival_curves(logits), ends, 30.0
+    ) == pytest.approx(loss.item())
+
+
+def test_no_curve_does_better_on_average_than_the_truth():
+    generator = np.random.default_rng(3)
+    rate, n = 0.05, 4000
+    time, censoring = generator.exponential(1 / rate, n), generator.uniform(10, 60, n)
+    outcome = np.minimum(time, censoring), (time <= censoring).astype(float)
+    edges = np.linspace(0.5, 30, 60)
+    scores = {
+        factor: m.log_score(outcome, outcome, np.tile(np.exp(-rate * factor * edges), (n, 1)), edges, 30.0)
+        for factor in (0.6, 0.8, 1.0, 1.25, 1.6)
+    }
+    assert min(scores, key=scores.get) == 1.0
+    assert scores[0.8] < scores[0.6] and scores[1.25] < scores[1.6]
+
+
+def test_a_prediction_of_zero_costs_much_and_not_infinity():
+    train = (np.arange(1.0, 41.0), np.ones(40))
+    edges = m.cut_times(train, 20.0)
+    sure_to_live = np.ones((1, len(edges)))
+    loss = m.log_score(train, (np.array([5.0]), np.array([1.0])), sure_to_live, edges, 20.0)
+    assert loss == pytest.approx(-np.log(0.01 / (len(edges) + 1)))
+    spared = m.log_score(train, (np.array([25.0]), np.array([1.0])), sure_to_live, edges, 20.0)
+    assert spared == pytest.approx(-np.log(0.99 + 0.01 / (len(edges) + 1)))
+
+
+def test_after_the_horizon_an_event_and_its_absence_are_one():
+    generator = np.random.default_rng(4)
+    train, edges = followed(generator, 60), np.array([10.0, 25.0, 40.0])
+    curves = random_curves(generator, 1, edges)
+    late = [m.log_score(train, (np.array([t]), np.array([e])), curves, edges, 25.0) for t in (25, 31) for e in (0, 1)]
+    assert np.ptp(late) == 0
+
+
+def test_a_curve_that_ends_before_the_horizon_has_no_log_score():
+    train = followed(np.random.default_rng(5), 30)
+    with pytest.raises(ValueError, match="known from time 0 to 10"):
+        m.log_score(train, train, np.full((30, 1), 0.5), np.array([10.0]), 25.0)
+
+
+@given(st.integers(0, 10_000), st.sampled_from([5.0, 20.0, 49.0]))
+@settings(deadline=None, max_examples=50)
+def test_cut_times_are_those_of_the_training_events(seed, horizon):
+    generator = np.random.default_rng(seed)
+    time, event = followed(generator, int(generator.integers(2, 80)), 0.7)
+    times = m.cut_times((time, event), horizon)
+    assert times[-1] == horizon and (np.diff(times) > 0).all() and times[0] > 0 and len(times) <= m.CUTS
+    censored_moved = np.where(event == 1, time, time / 2)
+    np.testing.assert_array_equal(m.cut_times((censored_moved, event), horizon), times)
+
+
+def test_cut_times_hold_equal_numbers_of_events():
+    time = np.arange(1.0, 101.0)
+    times = m.cut_times((time, np.ones(100)), 100.0)
+    held = np.histogram(time, [0, *times])[0]
+    assert len(times) == 10 and held.tolist() == [10] * 10
+    assert m.cut_times((time, np.zeros(100)), 50.0).tolist() == [50.0]
+
+
+@pytest.mark.parametrize("measure", m.LOWER_IS_BETTER + m.UNDIRECTED)
+def test_measures_with_a_direction_of_their_own_exist(measure):
+    assert measure in MEASURES

@@ -1,9 +1,10 @@
 """Methods x splits x seeds of one cohort -> one tidy table; a finished cell is never run again.
 
-A cell is one method with its settings on one split (data seed) with one model seed. Its result is a file of the
-folder, named by a hash of all that decides it: ``CELL.json`` holds the scores and what they cost, ``CELL.parquet``
-the answer for each test patient. A reader's own method is one Python file with a class, or a function that makes one:
-called as ``factory(seed=..., **settings)``, the result answers to ``fit(train, validation)`` and ``predict(cohort)``.
+A cell is one method with its settings on one split (data seed) with one model seed; tuning happens within the cell.
+Its result is a file of the folder, named by a hash of all that decides it: ``CELL.json`` holds the scores and what
+they cost, ``CELL.parquet`` the answer for each test patient. A reader's own method is one Python file with a class, or
+a function that makes one: called as ``factory(seed=..., **settings)``, the result answers to
+``fit(train, validation)`` and ``predict(cohort)``.
 """
 
 import ast
@@ -19,7 +20,7 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import version
 from importlib.util import find_spec
 from inspect import isclass, isfunction
@@ -30,9 +31,10 @@ import pandas as pd
 from tqdm import tqdm
 
 from txtlib import __version__
-from txtlib.cohort import Cohort, CohortError, Split, load_cohort, split
-from txtlib.metrics import score_draws
-from txtlib.predictions import Predictions
+from txtlib.bootstrap import score_draws
+from txtlib.cohort import KINDS, Cohort, CohortError, Split, load_cohort, split
+from txtlib.predictions import Predictions, joined
+from txtlib.tuning import Tuned, candidates, tune
 from txtlib.workers import Died, Each, last_words, open_workers
 
 LIBRARIES = ("numpy", "pandas", "scikit-learn", "scikit-survival", "lifelines", "torch")
@@ -40,17 +42,28 @@ OUTLIVED = (10, 0.2)  # a horizon must be outlived by so many training patients,
 COUNTS = [f"{what}_{part}" for what in ("n", "events") for part in Split._fields]
 IDENTITY = ["cell", "method", "settings", "cohort", "cohort_hash", "data_seed", "model_seed"]
 SCORE = ["task", "measure", "score"]
-COST = ["fit_seconds", "predict_seconds", "peak_mb", "threads", "versions", "error"]
-COLUMNS = [*IDENTITY, *SCORE, "horizon", "split_hash", *COUNTS, *COST]
+TUNING = ["trials", "chosen", "calibrated"]
+SECONDS = ["fit_seconds", "tuning_seconds", "predict_seconds"]
+COST = [*SECONDS, "peak_mb", "threads", "versions", "error"]
+COLUMNS = [*IDENTITY, *SCORE, *TUNING, "horizon", "split_hash", *COUNTS, *COST]
+LONG = 200  # characters of one setting, above which the table shows its hash
 
 
 @dataclass(frozen=True)
 class Method:
-    """A name for the table, what makes the method when called with a seed and the settings, and those settings."""
+    """A name for the table, what makes the method when called with a seed and the settings, and those settings.
+
+    ``space`` {setting: values, the default first} is what tuning chooses from. ``kinds`` are those of the tasks that
+    the method can answer; it is given no others. It learns all of them in one fit, unless it is not ``joint``: then
+    there is a fit, with settings of its own, for each task.
+    """
 
     name: str
     factory: Callable
     settings: dict = field(default_factory=dict)
+    space: dict = field(default_factory=dict)
+    kinds: tuple[str, ...] = KINDS
+    joint: bool = True
 
 
 @dataclass(frozen=True)
@@ -73,6 +86,7 @@ def run(
     data_seeds: Iterable[int] = range(10),
     model_seeds: Iterable[int] = (0,),
     horizon: float | None = None,
+    trials: int = 1,
     workers: int | None = None,
     threads: int | None = None,
     cluster=None,
@@ -86,12 +100,14 @@ def run(
     nothing that is finished is lost with a worker, this process, or Ctrl-C. A cell that failed is a row with its
     error, its traceback stands in its file, and the next run tries it again; one whose process died is tried once
     more, alone, at the end. ``horizon`` is in the cohort's unit of time; by default ``training_horizon`` of each
-    split. A script calls this under ``if __name__ == "__main__":``. Raises ValueError, CohortError or OSError with the
-    reason; ConnectionError if there is no such cluster.
+    split. Each method has as many ``trials``, or as its space holds, chosen from on the validation part
+    (txtlib/tuning.py). A script calls this under ``if __name__ == "__main__":``. Raises ValueError, CohortError or
+    OSError with the reason; ConnectionError if there is no such cluster.
     """
     cohort = cohort if isinstance(cohort, Cohort) else load_cohort(cohort)
     _check_workers(workers, threads, cluster)
-    cells = plan(list(methods), cohort, _seeds("data_seeds", data_seeds), _seeds("model_seeds", model_seeds), horizon)
+    seeds = _seeds("data_seeds", data_seeds), _seeds("model_seeds", model_seeds)
+    cells = plan(list(methods), cohort, *seeds, horizon, trials)
     folder = _made(Path(folder))
     todo = [cell for cell in cells if not _finished(folder, cell)]
     quiet = {} if progress else {"disable": True}  # said only then, so that TQDM_DISABLE works too
@@ -121,25 +137,34 @@ def _run_all(cells: list[Cell], each: Each, folder: Path, bar: tqdm) -> None:
 
 
 def plan(
-    methods: list[Method], cohort: Cohort, data_seeds: list[int], model_seeds: list[int], horizon: float | None = None
+    methods: list[Method],
+    cohort: Cohort,
+    data_seeds: list[int],
+    model_seeds: list[int],
+    horizon: float | None = None,
+    trials: int = 1,
 ) -> list[Cell]:
     """Return the cells of a run, ordered by method, data seed and model seed; ValueError for what cannot be run."""
     _check_methods(methods)
     if horizon is not None and not 0 < horizon < np.inf:
         raise ValueError(f"horizon is a time above 0 in the cohort's unit, not {horizon}.")
+    if trials < 1:
+        raise ValueError(f"trials is 1 or more, not {trials}.")
     data = {"cohort": cohort.name, "cohort_hash": content_hash(cohort), "horizon": horizon, "outlived": OUTLIVED}
     return [
-        Cell(method, {**_described(method), **data, "data_seed": data_seed, "model_seed": model_seed})
+        Cell(method, {**_described(method, trials), **data, "data_seed": data_seed, "model_seed": model_seed})
         for method in methods
         for data_seed in data_seeds
         for model_seed in model_seeds
     ]
 
 
-def _described(method: Method) -> dict:
+def _described(method: Method, trials: int) -> dict:
     factory = f"{method.factory.__module__}.{method.factory.__qualname__}"
     code = {"factory": factory, "code": code_hash(method.factory), "txtlib": __version__}
-    return {"method": method.name, "settings": method.settings, **code}
+    tried = candidates(method.settings, method.space, trials)
+    how = {"kinds": list(method.kinds), "joint": method.joint, "tried": tried}
+    return {"method": method.name, "settings": method.settings, **how, **code}
 
 
 def content_hash(cohort: Cohort) -> str:
@@ -160,7 +185,7 @@ def code_hash(factory: Callable) -> str:
     An edit there makes new cells, but not one of a comment or a docstring, nor one of this runner. What another
     package does is not seen; its version stands in the row.
     """
-    found, names = {}, ["txtlib.cohort", "txtlib.metrics", factory.__module__]
+    found, names = {}, ["txtlib.cohort", "txtlib.bootstrap", "txtlib.tuning", factory.__module__]
     while names:
         name = names.pop()
         if name not in found:
@@ -278,24 +303,48 @@ def training_horizon(train: Cohort) -> float:
 
 def _answer(cell: Cell, parts: Split, record: dict) -> Predictions:
     _reset_peak()
+    record |= {"chosen": {}, "trials": len(cell.identity["tried"]), **dict.fromkeys(SECONDS, 0.0)}
     try:
-        with _timed(record, "fit_seconds"):
-            method = cell.method.factory(seed=cell.identity["model_seed"], **cell.method.settings)
-            fitted = method.fit(parts.train, parts.validation)
-        with _timed(record, "predict_seconds"):
-            answer = (method if fitted is None else fitted).predict(parts.test)
+        answer = joined([_answer_tasks(cell, parts, names, record) for names in _together(cell.method, parts.train)])
     finally:
         record["peak_mb"] = _peak_mb()
-    if list(answer.samples) != list(parts.test.samples):
+    record["calibrated"] = answer.calibrated
+    return answer
+
+
+def _together(method: Method, cohort: Cohort) -> list[list[str]]:
+    """Return the names of the tasks that a method can answer, those of one fit together."""
+    names = [task.name for task in cohort.tasks if task.kind in method.kinds]
+    if not names:
+        raise ValueError(f"{cohort.name} has no task of the kinds that it answers, {', '.join(method.kinds)}.")
+    return [names] if method.joint else [[name] for name in names]
+
+
+def _answer_tasks(cell: Cell, parts: Split, names: list[str], record: dict) -> Predictions:
+    train, validation, test = (part.with_tasks(*names) for part in parts)
+    make = partial(cell.method.factory, seed=cell.identity["model_seed"])
+    tuned = tune(make, cell.identity["tried"], train, validation, record["horizon"])
+    _note(record, tuned, names)
+    with _timed(record, "predict_seconds"):
+        answer = tuned.method.predict(test)
+    if list(answer.samples) != list(test.samples):
         raise ValueError("The answer is not for the test patients in their order; keep cohort.samples as they come.")
     return answer
+
+
+def _note(record: dict, tuned: Tuned, names: list[str]) -> None:
+    """Add what a fit cost to the record, and for a tuned one what was chosen for its tasks."""
+    record["fit_seconds"] += tuned.fit_seconds
+    record["tuning_seconds"] += tuned.tuning_seconds
+    if record["trials"] > 1:
+        record["chosen"][", ".join(names)] = tuned.chosen
 
 
 @contextmanager
 def _timed(record: dict, name: str) -> Iterator[None]:
     start = time.perf_counter()
     yield
-    record[name] = time.perf_counter() - start
+    record[name] += time.perf_counter() - start
 
 
 def _reset_peak() -> None:
@@ -365,16 +414,24 @@ def _finished(folder: Path, cell: Cell) -> bool:
 def table(records: Iterable[dict]) -> pd.DataFrame:
     """Return the tidy table of cells: a row per cell, task and measure; of a failed cell, one row with its error.
 
-    Settings and versions are JSON text. Peak memory is that of the whole process while it fitted and predicted.
+    Settings, what tuning chose, and versions are JSON text; a long setting, say gene sets, stands there as a hash.
+    Peak memory is that of the whole process while it fitted and predicted.
     """
     rows = []
     for record in records:
         plain = {**record["identity"], **record, "cell": record["key"]}
-        plain |= {key: json.dumps(plain[key], sort_keys=True) for key in ("settings", "versions")}
+        plain["settings"] = _short(plain["settings"])
+        plain["chosen"] = {names: _short(own) for names, own in record.get("chosen", {}).items()}
+        plain |= {key: json.dumps(plain[key], sort_keys=True) for key in ("settings", "chosen", "versions")}
         rows += [plain | score for score in record["scores"] or [dict.fromkeys(SCORE)]]
     frame = pd.DataFrame(rows).reindex(columns=COLUMNS)
-    whole = dict.fromkeys([*COUNTS, "threads"], "Int64")
-    return frame.astype(whole | dict.fromkeys(["score", "horizon", *COST[:3]], float))
+    whole = dict.fromkeys([*COUNTS, "threads", "trials"], "Int64")
+    return frame.astype(whole | dict.fromkeys(["score", "horizon", "peak_mb", *SECONDS], float))
+
+
+def _short(settings: dict) -> dict:
+    long = {name: f"hash {_hash(value)}" for name, value in settings.items() if len(json.dumps(value)) > LONG}
+    return settings | long
 
 
 # --- checks of what the caller gives --------------------------------------------------------------------------
@@ -398,10 +455,16 @@ def _check_method(method: Method) -> None:
         )
     try:
         plain = json.loads(json.dumps(method.settings, sort_keys=True))
+        json.dumps(method.space)
     except (TypeError, ValueError) as error:
         raise ValueError(f"Method {method.name!r}: settings are plain values, as JSON has them ({error}).") from error
-    if not isinstance(plain, dict) or "seed" in plain:
+    if not isinstance(plain, dict) or "seed" in {*plain, *method.space}:
         raise ValueError(f"Method {method.name!r}: settings are named values without `seed`, which comes from the run.")
+    empty = [name for name, values in method.space.items() if not isinstance(values, list) or not values]
+    if empty:
+        raise ValueError(f"Method {method.name!r}: {empty[0]!r} of its space has no list of values; give one or more.")
+    if not method.kinds or set(method.kinds) - set(KINDS):
+        raise ValueError(f"Method {method.name!r}: kinds are some of {', '.join(KINDS)}, not {method.kinds}.")
 
 
 def _importable(factory: Callable) -> bool:

@@ -22,6 +22,7 @@ from pyarrow import parquet
 RAW = Path(__file__).parents[1] / "data" / "raw"
 EXPRESSION_FILES = tuple(f"expression.{suffix}" for suffix in ("parquet", "csv.gz", "csv", "tsv.gz", "tsv"))
 PLAIN = {"compression": "lz4", "use_dictionary": False, "write_statistics": False}  # reads in half the time
+KINDS = ("regression", "classification", "survival")
 TASK_KINDS = ("regression", "classification", "survival_time", "survival_event")
 
 

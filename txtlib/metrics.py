@@ -1,10 +1,8 @@
-"""How good an answer is: one function per measure, patient-level bootstrap intervals, paired differences.
+"""How good an answer is: one function per measure of ranking, of curves, of classes and of numbers.
 
-Risk is always "higher is worse". Survival measures with a horizon use the training part's censoring, and the
-horizon is the caller's: declared once, equal for all methods.
+Risk is always "higher is worse". Survival measures with a horizon use the training part's censoring or event times,
+and the horizon is the caller's: declared once, equal for all methods. Intervals are made in ``txtlib.bootstrap``.
 """
-
-from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
@@ -14,16 +12,17 @@ from sksurv import metrics as sks
 from sksurv.exceptions import NoComparablePairException
 from sksurv.util import Surv
 
-from txtlib.cohort import Cohort, Task
-from txtlib.predictions import Predictions
 from txtlib.survival import survival_at
 
 Outcome = tuple[np.ndarray, np.ndarray]  # time (n,) and event (n,)
 GRID = 50  # time points of the integrated Brier score
-LOWER_IS_BETTER = ("integrated Brier score", "mean absolute error", "root mean squared error")
+CUTS = 10  # time cells of the log score before the open one; their ends are the times of the time-dependent AUC
+UNIFORM = 0.01  # share of the uniform distribution over the cells that is mixed into each prediction's cells
+LOWER_IS_BETTER = ("integrated Brier score", "log score", "mean absolute error", "root mean squared error")
+UNDIRECTED = ("D-calibration p",)  # neither higher nor lower is better, so that no difference of it means anything
 
 
-# --- survival -------------------------------------------------------------------------------------------------
+# --- ranking --------------------------------------------------------------------------------------------------
 
 
 def harrell_c(outcome: Outcome, risk: np.ndarray) -> float:
@@ -36,35 +35,48 @@ def harrell_c(outcome: Outcome, risk: np.ndarray) -> float:
 
 
 def uno_c(train: Outcome, outcome: Outcome, risk: np.ndarray, horizon: float) -> float:
-    """Return Uno's C (2011): Harrell's with weights for censoring, over events up to the horizon; NaN without pairs."""
-    known, test = _weighable(train, outcome, horizon)
-    return _or_nan(test["event"], sks.concordance_index_ipcw, known, test, risk, horizon)
+    """Return Uno's C (2011): Harrell's, weighted for censoring, over events before the horizon; NaN without pairs."""
+    known, test = weighable(train, outcome, horizon)
+    early = test["event"] & (test["time"] < horizon)
+    return _or_nan(early, sks.concordance_index_ipcw, known, test, risk, horizon)
 
 
 def auc_at(train: Outcome, outcome: Outcome, risk: np.ndarray, horizon: float) -> float:
     """Return the area under the ROC curve for "event by the horizon", weighted for censoring; NaN if one-sided."""
-    known, test = _weighable(train, outcome, horizon)
-    cases = test["event"] & (test["time"] <= horizon)
-    if not cases.any() or not (test["time"] > horizon).any():
-        return np.nan
-    return float(sks.cumulative_dynamic_auc(known, test, risk, [horizon])[0][0])
+    known, test = weighable(train, outcome, horizon)
+    return _auc(known, test, risk, np.array([horizon]))
 
 
-def integrated_brier(train: Outcome, outcome: Outcome, curves: np.ndarray, edges: np.ndarray, horizon: float) -> float:
-    """Return the weighted squared error of the curves (n, K), averaged over time up to the horizon.
+def time_dependent_auc(train: Outcome, outcome: Outcome, risk: np.ndarray, horizon: float) -> float:
+    """Return the AUC of "event by t against event-free at t", averaged over ``cut_times(train, horizon)``.
 
-    The average starts at the first follow-up time of the test part, before which nothing can go wrong.
+    risk (n, m) holds 1 - S(t) at those m times, or (n,) a score that ranks the same at all of them. The weight of a
+    time is the share of the test part's events since the time before (Lambert and Chevret 2014,
+    10.1177/0962280213515571; by scikit-survival). NaN without an event, or with nobody followed beyond the horizon.
     """
-    known, test = _weighable(train, outcome, horizon)
-    times = np.linspace(0, horizon, GRID + 1)[1:]
-    times = times[times >= test["time"].min()]
-    if len(times) < 2 or not (test["time"] > horizon).any():
-        return np.nan
-    return sks.integrated_brier_score(known, test, survival_at(curves, edges, times), times)
+    known, test = weighable(train, outcome, horizon)
+    times = cut_times(train, horizon)
+    begun = times >= test["time"][test["event"]].min(initial=np.inf)  # without a case there is no AUC, nor a weight
+    return _auc(known, test, risk if risk.ndim == 1 else risk[:, begun], times[begun])
 
 
-def _weighable(train: Outcome, outcome: Outcome, horizon: float) -> tuple[np.ndarray, np.ndarray]:
-    """Pack outcomes for scikit-survival, follow-up after the horizon cut off: no measure up to it can change."""
+def cut_times(train: Outcome, horizon: float) -> np.ndarray:
+    """Return times (m,), at most CUTS and above 0, that cut the training events up to the horizon evenly.
+
+    The last is the horizon. The training part and the horizon decide them, so they are the same for all methods.
+    """
+    time, event = train
+    by_horizon = time[(event == 1) & (time <= horizon)]
+    inner = np.quantile(by_horizon, np.linspace(0, 1, CUTS + 1)[1:-1]) if len(by_horizon) else []
+    times = np.unique(np.append(inner, horizon))
+    return times[times > 0]
+
+
+def weighable(train: Outcome, outcome: Outcome, horizon: float) -> tuple[np.ndarray, np.ndarray]:
+    """Pack outcomes for scikit-survival, follow-up after the horizon cut off: no measure up to it can change.
+
+    Raises ValueError if the training part has no follow-up beyond the horizon.
+    """
     if not (train[0] > horizon).any():
         raise ValueError(
             f"No training patient is followed beyond the horizon {horizon:g} (longest: {train[0].max():g}), so the "
@@ -74,6 +86,13 @@ def _weighable(train: Outcome, outcome: Outcome, horizon: float) -> tuple[np.nda
     after = time > horizon
     cut = Surv.from_arrays((event == 1) & ~after, np.where(after, np.nextafter(horizon, np.inf), time))
     return Surv.from_arrays(train[1] == 1, train[0]), cut
+
+
+def _auc(known: np.ndarray, test: np.ndarray, risk: np.ndarray, times: np.ndarray) -> float:
+    cases = test["event"] & (test["time"] <= times.max(initial=0))
+    if not cases.any() or not (test["time"] > times.max()).any():
+        return np.nan
+    return float(sks.cumulative_dynamic_auc(known, test, risk, times)[1])
 
 
 def _or_nan(event: np.ndarray, concordance, *arguments) -> float:
@@ -86,22 +105,77 @@ def _or_nan(event: np.ndarray, concordance, *arguments) -> float:
         return np.nan
 
 
+# --- curves ---------------------------------------------------------------------------------------------------
+
+
+def integrated_brier(train: Outcome, outcome: Outcome, curves: np.ndarray, edges: np.ndarray, horizon: float) -> float:
+    """Return the weighted squared error of the curves (n, K), averaged over time up to the horizon.
+
+    The average starts at the first follow-up time of the test part, before which nothing can go wrong. NaN without
+    an event, or with nobody followed beyond the horizon.
+    """
+    known, test = weighable(train, outcome, horizon)
+    times = brier_times(horizon)
+    times = times[times >= test["time"].min()]
+    if len(times) < 2 or not test["event"].any() or not (test["time"] > horizon).any():
+        return np.nan
+    return sks.integrated_brier_score(known, test, survival_at(curves, edges, times), times)
+
+
+def brier_times(horizon: float) -> np.ndarray:
+    """Return the times (GRID,) of the integrated Brier score: even steps up to the horizon."""
+    return np.linspace(0, horizon, GRID + 1)[1:]
+
+
+def log_score(train: Outcome, outcome: Outcome, curves: np.ndarray, edges: np.ndarray, horizon: float) -> float:
+    """Return the mean negative log-likelihood of the test part under its curves (n, K): lower is better.
+
+    Time is cut into right-open cells that are the same for all methods: they end at ``cut_times(train, horizon)``,
+    and all follow-up from the horizon on is the open one. An event adds -log of its cell's probability, a censored
+    patient -log of that of the own cell and all later ones, as in the loss of N-MTLR (``txtlib.losses.mtlr_nll``).
+    A share UNIFORM of the uniform distribution over the cells is mixed in, so that a predicted 0 costs much, not
+    infinity. But for that share, and for patients censored inside a cell, who count for the whole of it, the score
+    is proper: no other prediction does better on average than the truth.
+    """
+    return float(log_losses(train, outcome, curves, edges, horizon).mean())
+
+
+def log_losses(train: Outcome, outcome: Outcome, curves: np.ndarray, edges: np.ndarray, horizon: float) -> np.ndarray:
+    """Return each patient's part (n,) in the log score."""
+    ends = cut_times(train, horizon)
+    reached = survival_at(curves, edges, ends)  # (n, m), the probability of each cell's end and later
+    mass = -np.diff(reached, axis=1, prepend=1.0, append=0.0).clip(max=0)  # (n, m + 1)
+    mass = (1 - UNIFORM) * mass + UNIFORM / mass.shape[1]
+    time, event = outcome
+    cell = np.searchsorted(ends, time, side="right")[:, None]
+    later = np.cumsum(mass[:, ::-1], 1)[:, ::-1]
+    return -np.log(np.where(event == 1, *(np.take_along_axis(part, cell, 1)[:, 0] for part in (mass, later))))
+
+
 # --- classes and numbers --------------------------------------------------------------------------------------
 
 
 def accuracy(truth: np.ndarray, shares: pd.DataFrame) -> float:
     """Return the share of patients (n,) whose most probable class of (n, C) is the true one."""
-    return float(np.mean(truth == _most_probable(shares)))
+    return float(np.mean(truth == most_probable(shares)))
 
 
 def balanced_accuracy(truth: np.ndarray, shares: pd.DataFrame) -> float:
-    """Return the accuracy within each class, averaged over the classes that occur."""
-    return sk.recall_score(truth, _most_probable(shares), labels=np.unique(truth), average="macro", zero_division=0)
+    """Return the accuracy within each class, averaged over the classes that occur: macro recall is the same."""
+    return sk.recall_score(truth, most_probable(shares), labels=np.unique(truth), average="macro", zero_division=0)
+
+
+def macro_precision(truth: np.ndarray, shares: pd.DataFrame) -> float:
+    """Return the share of right answers among each class's answers, averaged over the classes that occur.
+
+    A class that nobody is taken for adds 0.
+    """
+    return sk.precision_score(truth, most_probable(shares), labels=np.unique(truth), average="macro", zero_division=0)
 
 
 def macro_f1(truth: np.ndarray, shares: pd.DataFrame) -> float:
     """Return the F1 score of each class, averaged over the classes that occur."""
-    return sk.f1_score(truth, _most_probable(shares), labels=np.unique(truth), average="macro", zero_division=0)
+    return sk.f1_score(truth, most_probable(shares), labels=np.unique(truth), average="macro", zero_division=0)
 
 
 def macro_auroc(truth: np.ndarray, shares: pd.DataFrame) -> float:
@@ -117,7 +191,8 @@ def macro_auroc(truth: np.ndarray, shares: pd.DataFrame) -> float:
     )
 
 
-def _most_probable(shares: pd.DataFrame) -> np.ndarray:
+def most_probable(shares: pd.DataFrame) -> np.ndarray:
+    """Return the label (n,) of the highest probability in (n, C); of equal ones, the first."""
     return shares.columns.to_numpy()[shares.to_numpy().argmax(1)]
 
 
@@ -138,133 +213,8 @@ def spearman(truth: np.ndarray, value: np.ndarray) -> float:
     return float(stats.spearmanr(truth, value).statistic)
 
 
-# --- all measures of all methods, with intervals --------------------------------------------------------------
-
-
-def score_draws(
-    methods: dict[str, Predictions], train: Cohort, test: Cohort, horizon: float, resamples: int = 500, seed: int = 0
-) -> pd.DataFrame:
-    """Score every method on every task of the test part, and again on bootstrap samples of its patients.
-
-    Returns (1 + resamples, measures) with columns (method, task, measure): row 0 holds the scores, the others
-    those of each resample, which has the same patients for all methods. NaN where a measure is undefined.
-    """
-    rows = [np.arange(len(test)), *_patient_draws(test, resamples, seed)]
-    columns = {}
-    for task in test.tasks:
-        for method, answer in methods.items():
-            for measure, score in _measures(task, answer, train, test, horizon).items():
-                columns[method, task.name, measure] = [score(draw) for draw in rows]
-    return pd.DataFrame(columns).rename_axis(columns=["method", "task", "measure"])
-
-
-def _patient_draws(test: Cohort, resamples: int, seed: int) -> list[np.ndarray]:
-    """Draw patients with replacement, and take all samples of each: rows of the test part, once per resample."""
-    codes, patients = pd.factorize(test.patients().to_numpy())
-    members = [np.flatnonzero(codes == k) for k in range(len(patients))]
-    drawn = np.random.default_rng(seed).integers(0, len(patients), (resamples, len(patients)))
-    return [np.concatenate([members[k] for k in draw]) for draw in drawn]
-
-
-def summary(draws: pd.DataFrame, level: float = 0.95) -> pd.DataFrame:
-    """Return score, low and high (percentiles of the resamples) for each column of ``score_draws``."""
-    tails = draws.iloc[1:].quantile([(1 - level) / 2, (1 + level) / 2])
-    return pd.DataFrame({"score": draws.iloc[0], "low": tails.iloc[0], "high": tails.iloc[1]})
-
-
-def paired_difference(draws: pd.DataFrame, method: str, floor: str, level: float = 0.95) -> pd.DataFrame:
-    """Return by how much ``method`` is better than ``floor`` (positive is better), paired within each resample."""
-    shared = [key for key in draws[method].columns if key in draws[floor].columns]
-    sign = np.array([-1 if measure in LOWER_IS_BETTER else 1 for _, measure in shared])
-    return summary((draws[method][shared] - draws[floor][shared]) * sign, level)
-
-
-def over_splits(differences: np.ndarray, n_train: int, n_test: int, level: float = 0.95) -> pd.Series:
-    """Return mean, low and high of paired differences over k random splits, (k,).
-
-    Splits share training patients, so the usual t interval is too narrow: the variance of the mean is taken as
-    (1 / k + n_test / n_train) times that of the differences (Nadeau and Bengio 2003, 10.1023/A:1024068626366).
-    """
-    k = len(differences)
-    if k < 2:
-        raise ValueError(f"{k} split(s) have no spread; an interval over splits needs two or more.")
-    spread = np.std(differences, ddof=1) * np.sqrt(1 / k + n_test / n_train)
-    reach = stats.t.ppf(0.5 + level / 2, k - 1) * spread
-    mean = float(np.mean(differences))
-    return pd.Series({"mean": mean, "low": mean - reach, "high": mean + reach})
-
-
-def verdict(low: float, high: float, margin: float = 0.02) -> str:
-    """Say in words what an interval of "better by" allows: the rule of the results ledger.
-
-    better or worse: the interval excludes 0; as good as: it lies within +-margin; else too small to tell.
-    """
-    if low > 0:
-        return "better than"
-    if high < 0:
-        return "worse than"
-    return "as good as" if -margin <= low and high <= margin else "not to be told apart from"
-
-
-Score = Callable[[np.ndarray], float]  # of the rows of one bootstrap sample
-
-
-def _measures(task: Task, answer: Predictions, train: Cohort, test: Cohort, horizon: float) -> dict[str, Score]:
-    if task.kind == "survival":
-        return _survival_measures(answer, _known(train.outcome()), test.outcome(), horizon)
-    truth = test.clinical[task.name].to_numpy()
-    if task.kind == "classification":
-        return _on_rows(CLASS_MEASURES, truth, answer.probabilities.get(task.name))
-    return _on_rows(VALUE_MEASURES, truth, answer.values.get(task.name))
-
-
-CLASS_MEASURES = {
-    "accuracy": accuracy,
-    "balanced accuracy": balanced_accuracy,
-    "macro F1": macro_f1,
-    "macro AUROC": macro_auroc,
-}
-VALUE_MEASURES = {
-    "mean absolute error": mean_absolute_error,
-    "root mean squared error": root_mean_squared_error,
-    "Spearman": spearman,
-}
-
-
-def _on_rows(measures: dict, truth: np.ndarray, answer) -> dict[str, Score]:
-    if answer is None:
-        return {}
-    known = ~pd.isna(truth)
-
-    def on(measure, rows):
-        rows = rows[known[rows]]
-        picked = answer.iloc[rows] if isinstance(answer, pd.DataFrame) else answer[rows]
-        return measure(truth[rows], picked) if len(rows) else np.nan
-
-    return {name: lambda rows, measure=measure: on(measure, rows) for name, measure in measures.items()}
-
-
-def _survival_measures(answer: Predictions, train: Outcome, test: Outcome, horizon: float) -> dict[str, Score]:
-    if answer.survival is None and answer.score is None:
-        return {}
-    known, risk = ~np.isnan(test[1]), answer.risk(horizon)
-
-    def on(measure, rows):
-        rows = rows[known[rows]]
-        return measure((test[0][rows], test[1][rows]), rows) if len(rows) else np.nan
-
-    measures = {
-        "Harrell's C": lambda outcome, rows: harrell_c(outcome, risk[rows]),
-        "Uno's C": lambda outcome, rows: uno_c(train, outcome, risk[rows], horizon),
-        "AUC at horizon": lambda outcome, rows: auc_at(train, outcome, risk[rows], horizon),
-    }
-    if answer.survival is not None:
-        measures["integrated Brier score"] = lambda outcome, rows: integrated_brier(
-            train, outcome, answer.survival[rows], answer.edges, horizon
-        )
-    return {name: lambda rows, measure=measure: on(measure, rows) for name, measure in measures.items()}
-
-
-def _known(outcome: Outcome) -> Outcome:
-    seen = ~np.isnan(outcome[1])
-    return outcome[0][seen], outcome[1][seen]
+def pearson(truth: np.ndarray, value: np.ndarray) -> float:
+    """Return Pearson's correlation; NaN where one side is constant."""
+    if np.ptp(truth) == 0 or np.ptp(value) == 0:
+        return np.nan
+    return float(np.corrcoef(truth, value)[0, 1])

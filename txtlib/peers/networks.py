@@ -9,7 +9,7 @@ from txtlib.balance import plain_sum, surgery
 from txtlib.cohort import Cohort
 from txtlib.model import head
 from txtlib.predictions import Predictions
-from txtlib.preprocess import fit_preprocessor
+from txtlib.preprocess import Preprocessor, fit_preprocessor
 from txtlib.training import fit
 
 PREPROCESSING = ("n_genes", "scaler", "n_times", "grid")
@@ -39,13 +39,26 @@ class NetworkMethod:
 
     def fit(self, train: Cohort, validation: Cohort) -> "NetworkMethod":
         """Fit everything on the training part; the validation part chooses the epoch. Ctrl-C ends it at once."""
+        preprocessor = self.preprocessor(train)
+        return self.learn(self.network(train, preprocessor), train, validation, preprocessor)
+
+    def preprocessor(self, train: Cohort) -> Preprocessor:
+        """Return the genes, scales, class codes and time grid of the training part, for the tasks of this method."""
         listed = set().union(*self.gene_sets.values()) or None
         preprocessor = fit_preprocessor(train, gene_list=listed, **self.preprocessing)
-        preprocessor = preprocessor.with_tasks(*self.tasks) if self.tasks else preprocessor
+        return preprocessor.with_tasks(*self.tasks) if self.tasks else preprocessor
+
+    def network(self, train: Cohort, preprocessor: Preprocessor) -> nn.Module:
+        """Return the network before any training."""
         x = preprocessor.expression(train)
-        network = self.build(x, preprocessor, self.gene_sets, self.seed, **self.settings)
+        return self.build(x, preprocessor, self.gene_sets, self.seed, **self.settings)
+
+    def learn(
+        self, network: nn.Module, train: Cohort, validation: Cohort, preprocessor: Preprocessor, **others
+    ) -> "NetworkMethod":
+        """Train a network; ``others`` take the place of this method's own arguments of ``txtlib.training.fit``."""
         parts = train, validation, preprocessor
-        self.trained = fit(network, *parts, **self.training, seed=self.seed, progress=False)
+        self.trained = fit(network, *parts, **self.training | others, seed=self.seed, progress=False)
         if self.trained.interrupted:
             raise KeyboardInterrupt  # half a training is no answer of this method
         return self

@@ -1,0 +1,264 @@
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from txtlib.bootstrap import score_draws
+from txtlib.cohort import load_cohort, split
+from txtlib.comparisons import (
+    holm,
+    over_splits,
+    p_over_splits,
+    paired_difference,
+    paired_over_splits,
+    summary,
+    verdict,
+)
+from txtlib.peers.floors import ClinicalCox, Trivial
+from txtlib.predictions import Predictions
+
+HORIZON = 1825.0
+
+
+# --- over the patients of one test part ---------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def parts():
+    return split(load_cohort("gse7390"), seed=0)
+
+
+@pytest.fixture(scope="module")
+def answers(parts):
+    cox = ClinicalCox("Age", "Size", "Grade").fit(parts.train).predict(parts.test)
+    return {"trivial": Trivial().fit(parts.train).predict(parts.test), "cox": cox}
+
+
+@pytest.fixture(scope="module")
+def draws(parts, answers):
+    return score_draws(answers, parts.train, parts.test, HORIZON, resamples=60, seed=1)
+
+
+def test_resamples_are_the_same_patients_for_all_methods(parts, answers):
+    twice = score_draws({"a": answers["cox"], "b": answers["cox"]}, parts.train, parts.test, HORIZON, 30)
+    assert (paired_difference(twice, "a", "b").fillna(0) == 0).all().all()
+
+
+def test_intervals_are_percentiles_of_the_resamples(draws):
+    column = draws["cox", "DM", "Uno's C"]
+    row = summary(draws).loc[("cox", "DM", "Uno's C")]
+    assert row["score"] == column[0]
+    np.testing.assert_allclose([row["low"], row["high"]], np.nanpercentile(column[1:], [2.5, 97.5]))
+
+
+def test_a_positive_difference_is_better_also_where_lower_is_better(parts):
+    truth = parts.test.clinical["Age"].to_numpy()
+    good, bad = (Predictions(parts.test.samples, values={"Age": truth + error}) for error in (1, 5))
+    draws = score_draws({"good": good, "bad": bad}, parts.train, parts.test.with_tasks("Age"), HORIZON, 20)
+    gain = paired_difference(draws, "good", "bad")
+    assert gain.loc[("Age", "mean absolute error"), "score"] == pytest.approx(4)
+
+
+def test_a_lower_log_score_is_better(draws):
+    gain = paired_difference(draws, "cox", "trivial").loc[("DM", "log score"), "score"]
+    assert gain == pytest.approx(draws.iloc[0]["trivial", "DM", "log score"] - draws.iloc[0]["cox", "DM", "log score"])
+
+
+def test_a_calibration_test_is_scored_and_not_compared(draws):
+    assert ("cox", "DM", "D-calibration p") in summary(draws).index
+    assert ("DM", "D-calibration p") not in paired_difference(draws, "cox", "trivial").index
+
+
+# --- over splits --------------------------------------------------------------------------------------------------
+
+
+def test_an_interval_over_splits_is_wider_than_the_usual_one():
+    differences = np.array([0.02, 0.05, -0.01, 0.04, 0.03])
+    found = over_splits(differences, n_train=80, n_test=20)
+    low, high = stats.ttest_1samp(differences, 0).confidence_interval()
+    assert found["mean"] == pytest.approx(differences.mean())
+    # by hand: 1/5 + 20/80 = 0.45 in place of 1/5
+    assert found["high"] - found["low"] == pytest.approx((high - low) * np.sqrt(0.45 / 0.2))
+    unrelated = over_splits(differences, n_train=10**12, n_test=1)
+    assert (unrelated["low"], unrelated["high"]) == pytest.approx((low, high))
+
+
+def test_p_is_that_of_the_corrected_t():
+    differences = np.array([0.02, 0.05, -0.01, 0.04, 0.03])
+    usual = stats.ttest_1samp(differences, 0)
+    assert p_over_splits(differences, 10**12, 1) == pytest.approx(usual.pvalue)
+    by_hand = 2 * stats.t.sf(usual.statistic / np.sqrt(0.45 / 0.2), 4)
+    assert p_over_splits(differences, 80, 20) == p_over_splits(-differences, 80, 20) == pytest.approx(by_hand)
+
+
+@given(st.lists(st.floats(-1, 1).map(lambda value: round(value, 3)), min_size=2, max_size=12), st.floats(0.01, 1))
+@settings(deadline=None, max_examples=200)
+def test_p_is_below_5_percent_where_the_interval_leaves_out_0(differences, ratio):
+    found = over_splits(np.array(differences), 1, ratio)
+    p = p_over_splits(np.array(differences), 1, ratio)
+    assert 0 <= p <= 1
+    if abs(p - 0.05) > 1e-6:
+        assert (p < 0.05) == (found["low"] > 0 or found["high"] < 0)
+
+
+@pytest.mark.parametrize("value, p", [(0.1, 0.0), (-0.1, 0.0), (0.0, 1.0)])
+def test_equal_differences_have_an_interval_without_width(value, p):
+    differences = np.full(3, value)  # its standard deviation comes out as 1e-17
+    assert over_splits(differences, 70, 20).tolist() == [value] * 3
+    assert p_over_splits(differences, 70, 20) == p
+
+
+@pytest.mark.parametrize("function", [over_splits, p_over_splits])
+def test_one_split_has_no_spread(function):
+    with pytest.raises(ValueError, match=r"1 split\(s\) have no spread"):
+        function(np.array([0.1]), 80, 20)
+
+
+def tidy(scores, n_train=70, n_test=20):
+    """Return rows as the benchmark writes them, from (method, data seed, model seed, task, measure, score)."""
+    columns = ["method", "data_seed", "model_seed", "task", "measure", "score"]
+    sizes = {"n_train": n_train, "n_test": n_test}
+    return pd.DataFrame(scores, columns=columns).assign(**sizes).astype(dict.fromkeys(sizes, "Int64"))
+
+
+def random_table(seed, measures=("Uno's C", "log score"), data_seeds=6, model_seeds=3):
+    generator = np.random.default_rng(seed)
+    return tidy(
+        [
+            (method, data_seed, model_seed, "OS", measure, generator.random())
+            for method in ("new", "old", "other")
+            for data_seed in range(data_seeds)
+            for model_seed in range(model_seeds)
+            for measure in measures
+        ]
+    )
+
+
+def test_splits_are_paired_after_the_mean_over_model_seeds():
+    table = random_table(0)
+    found = paired_over_splits(table.sample(frac=1, random_state=1), "new", "old")
+    assert list(found.columns) == ["mean", "low", "high", "p", "splits", "missing"]
+    assert found.index.names == ["task", "measure"] and set(found.index) == {("OS", "Uno's C"), ("OS", "log score")}
+    for measure, sign in (("Uno's C", 1), ("log score", -1)):
+        scores = table[table["measure"] == measure].set_index(["method", "data_seed"])["score"]
+        differences = [sign * (scores.loc["new", k].mean() - scores.loc["old", k].mean()) for k in range(6)]
+        row = found.loc[("OS", measure)]
+        expected = [*over_splits(np.array(differences), 70, 20), p_over_splits(np.array(differences), 70, 20), 6, 0]
+        np.testing.assert_allclose(row, expected)
+
+
+def test_the_other_way_round_is_worse_by_as_much():
+    table = random_table(1)
+    one, other = paired_over_splits(table, "new", "old"), paired_over_splits(table, "old", "new")
+    np.testing.assert_allclose(one[["mean", "low", "high"]], -other[["mean", "high", "low"]])
+    np.testing.assert_allclose(one["p"], other["p"])
+
+
+def test_what_has_no_score_is_dropped_and_counted():
+    table = random_table(2)
+    lost = table.query("method == 'new' and data_seed == 1").index
+    table.loc[lost, "score"] = np.nan  # undefined in that split
+    failed = table.query("method == 'old' and data_seed == 4").index
+    table.loc[failed, ["task", "measure", "score"]] = None  # as a failed cell is written
+    table = table.drop(failed[1::2])
+    once = table.query("method == 'new' and data_seed == 5 and model_seed == 0").index
+    table.loc[once, "score"] = np.nan
+    found = paired_over_splits(table, "new", "old")
+    assert found["splits"].tolist() == [4, 4] and found["missing"].tolist() == [2, 2]
+    kept = table.query("data_seed not in (1, 4) and method != 'other'")
+    assert kept["score"].isna().sum() == 2
+    means = paired_over_splits(kept.dropna(subset=["score"]), "new", "old")
+    pd.testing.assert_frame_equal(found.drop(columns="missing"), means.drop(columns="missing"))
+
+
+@pytest.mark.parametrize("splits", [0, 1])
+def test_too_few_pairs_have_no_interval(splits):
+    table = random_table(3, data_seeds=2)
+    table.loc[(table["method"] == "new") & (table["data_seed"] >= splits), "score"] = np.nan
+    found = paired_over_splits(table, "new", "old")
+    assert found[["low", "high", "p"]].isna().all(axis=None) and found["mean"].notna().all() == bool(splits)
+    assert (found["splits"] == splits).all() and (found["missing"] == 2 - splits).all()
+
+
+def test_only_what_both_have_and_what_has_a_direction_is_compared():
+    table = random_table(4, ("Uno's C", "log score", "D-calibration p"))
+    ranks = table[(table["method"] != "old") | (table["measure"] != "log score")]
+    assert paired_over_splits(ranks, "new", "old").index.tolist() == [("OS", "Uno's C")]
+    cells = table["method"].eq("old")
+    failed = table.assign(measure=table["measure"].mask(cells)).drop_duplicates(
+        ["method", "data_seed", "model_seed", "measure"]
+    )
+    nothing = paired_over_splits(failed, "new", "old")
+    assert len(nothing) == 0 and list(nothing.columns) == list(paired_over_splits(table, "new", "old").columns)
+
+
+def test_methods_with_equal_answers_are_as_good():
+    table = random_table(5)
+    copy = table.query("method == 'new'").assign(method="copy")
+    found = paired_over_splits(pd.concat([table, copy]), "copy", "new")
+    assert (found[["mean", "low", "high"]] == 0).all(axis=None) and (found["p"] == 1).all()
+
+
+def test_a_comparison_that_makes_no_sense_is_refused():
+    table = random_table(6)
+    with pytest.raises(ValueError, match="not 'newer' and 'old'; it holds new, old, other"):
+        paired_over_splits(table, "newer", "old")
+    with pytest.raises(ValueError, match="Two methods of the table"):
+        paired_over_splits(table, "new", "new")
+    with pytest.raises(ValueError, match="'new' has two rows for OS, Uno's C, data seed 0 and model seed 0: keep one"):
+        paired_over_splits(pd.concat([table, table.query("method == 'new'")]), "new", "old")
+
+
+# --- many comparisons ---------------------------------------------------------------------------------------------
+
+
+def holm_by_hand(p):
+    """Multiply the smallest by their number, the next by one less, and so on; never smaller than the one before."""
+    adjusted, highest = np.empty(len(p)), 0.0
+    for rank, k in enumerate(np.argsort(p)):
+        highest = max(highest, min(1.0, p[k] * (len(p) - rank)))
+        adjusted[k] = highest
+    return adjusted
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
+@settings(deadline=None, max_examples=10)  # statsmodels collects garbage at each call
+def test_holm_by_hand(p):
+    np.testing.assert_allclose(holm(pd.Series(p)), holm_by_hand(np.array(p)))
+
+
+def test_holm_keeps_what_is_undefined():
+    p = pd.Series([0.01, np.nan, 0.04], ["a", "b", "c"])
+    pd.testing.assert_series_equal(holm(p), pd.Series([0.02, np.nan, 0.04], ["a", "b", "c"]))
+    assert holm(p[["b"]]).isna().all() and p["a"] == 0.01
+
+
+# --- what may be said ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "low, high, words",
+    [
+        (0.01, 0.2, "better than"),
+        (1e-9, 0.01, "better than"),  # also where it is near: the first rule goes first
+        (-0.2, -0.01, "worse than"),
+        (-0.01, -1e-9, "worse than"),
+        (-0.02, 0.02, "as good as"),
+        (0.0, 0.0, "as good as"),
+        (0.0, 0.02, "as good as"),  # an interval that ends at 0 holds it
+        (-0.02, 0.0, "as good as"),
+        (0.0, 0.021, "not to be told apart from"),
+        (-0.021, 0.0, "not to be told apart from"),
+        (-0.03, 0.01, "not to be told apart from"),
+        (-0.3, 0.3, "not to be told apart from"),
+        (np.nan, np.nan, "not to be told apart from"),
+    ],
+)
+def test_words_come_from_the_interval(low, high, words):
+    assert verdict(low, high) == words
+
+
+def test_the_margin_is_the_callers():
+    assert verdict(-0.4, 0.5, margin=0.5) == "as good as" and verdict(-0.01, 0.01, margin=0) != "as good as"

@@ -1,0 +1,146 @@
+"""Is one method better than another? Intervals over patients and over splits, p-values, and what may be said."""
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+from statsmodels.stats.multitest import multipletests
+
+from txtlib.metrics import LOWER_IS_BETTER, UNDIRECTED
+
+PAIR = ["task", "measure", "data_seed"]  # what two scores must share to be compared
+COMPARED = ["mean", "low", "high", "p", "splits"]
+
+
+# --- over the patients of one test part ---------------------------------------------------------------------------
+
+
+def summary(draws: pd.DataFrame, level: float = 0.95) -> pd.DataFrame:
+    """Return score, low and high (percentiles of the resamples) for each column of ``score_draws``."""
+    tails = draws.iloc[1:].quantile([(1 - level) / 2, (1 + level) / 2])
+    return pd.DataFrame({"score": draws.iloc[0], "low": tails.iloc[0], "high": tails.iloc[1]})
+
+
+def paired_difference(draws: pd.DataFrame, method: str, floor: str, level: float = 0.95) -> pd.DataFrame:
+    """Return by how much ``method`` is better than ``floor`` (positive is better), paired within each resample.
+
+    A row (task, measure) for each that both have; the p of a calibration test, which has no better, is left out.
+    """
+    both = [key for key in draws[method].columns if key in draws[floor].columns]
+    shared = [(task, measure) for task, measure in both if measure not in UNDIRECTED]
+    signs = np.array([_sign(measure) for _, measure in shared])
+    return summary((draws[method][shared] - draws[floor][shared]) * signs, level)
+
+
+def _sign(measure: str) -> int:
+    return -1 if measure in LOWER_IS_BETTER else 1
+
+
+# --- over splits --------------------------------------------------------------------------------------------------
+
+
+def over_splits(differences: np.ndarray, n_train: float, n_test: float, level: float = 0.95) -> pd.Series:
+    """Return mean, low and high of paired differences over k random splits, (k,).
+
+    Splits share training patients, so the usual t interval is too narrow: the variance of the mean is taken as
+    (1 / k + n_test / n_train) times that of the differences (Nadeau and Bengio 2003, 10.1023/A:1024068626366).
+    Where all differences are equal, low and high are the mean.
+    """
+    mean, spread = _mean_and_spread(differences, n_train, n_test)
+    reach = stats.t.ppf(0.5 + level / 2, len(differences) - 1) * spread
+    return pd.Series({"mean": mean, "low": mean - reach, "high": mean + reach})
+
+
+def p_over_splits(differences: np.ndarray, n_train: float, n_test: float) -> float:
+    """Return the two-sided p of the same corrected t: is the mean difference over splits, (k,), other than 0?
+
+    Where all differences are equal there is no spread to hold the mean against: p is 1 if they are 0, and else 0.
+    """
+    mean, spread = _mean_and_spread(differences, n_train, n_test)
+    if spread == 0:
+        return float(mean == 0)
+    return float(2 * stats.t.sf(abs(mean) / spread, len(differences) - 1))
+
+
+def _mean_and_spread(differences: np.ndarray, n_train: float, n_test: float) -> tuple[float, float]:
+    k = len(differences)
+    if k < 2:
+        raise ValueError(f"{k} split(s) have no spread; an interval over splits needs two or more.")
+    if np.ptp(differences) == 0:  # the standard deviation of equal numbers may come out as 1e-17
+        return float(differences[0]), 0.0
+    return float(np.mean(differences)), float(np.std(differences, ddof=1) * np.sqrt(1 / k + n_test / n_train))
+
+
+def paired_over_splits(table: pd.DataFrame, method: str, reference: str, level: float = 0.95) -> pd.DataFrame:
+    """Return by how much ``method`` is better than ``reference`` over the splits of a benchmark's tidy table.
+
+    A row (task, measure) for each that both have, with mean, low, high (``over_splits``; positive is better) and p
+    (``p_over_splits``), splits (how many pairs there are) and missing (data seeds without a score of both). Scores
+    are averaged over model seeds first, those that failed or have no value left out, and paired by data seed. With
+    one pair there is no interval: NaN. A calibration test's p is left out. ``table`` is that of ``benchmark.run``,
+    of one cohort, or as much of it as its columns method, data_seed, model_seed, task, measure, score, n_train and
+    n_test. Raises ValueError for a method that it does not hold, and for two scores of one method, split and seed.
+    """
+    rows = table[table["method"].isin([method, reference])]
+    _check_rows(table, rows, method, reference)
+    scores = rows.groupby([*PAIR, "method"])["score"].mean().unstack().reindex(columns=[method, reference])
+    gains = scores[method] - scores[reference]
+    sizes = rows[["n_train", "n_test"]].astype(float).mean()
+    listed = rows.groupby(PAIR[:2], sort=False)["method"].nunique()
+    names = [name for name in listed.index[listed == 2] if name[1] not in UNDIRECTED]
+    compared = [_compared(_sign(name[1]) * gains[name].dropna().to_numpy(), sizes, level) for name in names]
+    found = pd.DataFrame(compared, pd.MultiIndex.from_tuples(names, names=PAIR[:2]), COMPARED)
+    found["splits"] = found["splits"].astype(int)
+    return found.assign(missing=rows["data_seed"].nunique() - found["splits"])
+
+
+def _compared(gains: np.ndarray, sizes: pd.Series, level: float) -> list[float]:
+    """Return what COMPARED names."""
+    if len(gains) < 2:
+        return [*gains, *[np.nan] * (4 - len(gains)), len(gains)]
+    return [*over_splits(gains, *sizes, level), p_over_splits(gains, *sizes), len(gains)]
+
+
+def _check_rows(table: pd.DataFrame, rows: pd.DataFrame, method: str, reference: str) -> None:
+    there = list(table["method"].unique())
+    absent = [name for name in (method, reference) if name not in there]
+    if absent or method == reference:
+        raise ValueError(
+            f"Two methods of the table are compared, not {method!r} and {reference!r}; it holds {', '.join(there)}."
+        )
+    twice = rows[rows.duplicated(["method", "model_seed", *PAIR])]
+    if len(twice):
+        first = twice.iloc[0]
+        raise ValueError(
+            f"{first['method']!r} has two rows for {first['task']}, {first['measure']}, data seed {first['data_seed']} "
+            f"and model seed {first['model_seed']}: keep one cohort and one setting of each method."
+        )
+
+
+def holm(p: pd.Series) -> pd.Series:
+    """Return Holm's adjusted p-values, in the same order: below 0.05 means below it with all of them in view.
+
+    Holm 1979, by statsmodels. Those that are NaN stay so and do not count as tests.
+    """
+    known = p.notna()
+    adjusted = p.astype(float).copy()
+    if known.any():
+        adjusted[known] = multipletests(p[known], method="holm")[1]
+    return adjusted
+
+
+# --- what may be said ---------------------------------------------------------------------------------------------
+
+
+def verdict(low: float, high: float, margin: float = 0.02) -> str:
+    """Say in words what an interval of "better by" allows: the rule of the results ledger.
+
+    better or worse: the interval excludes 0, however near it is; as good as: it holds 0 and lies within +-margin,
+    ends included; else, and where it is undefined (NaN), too small to tell. A claim of "better" is so reproduced by
+    "better than", not reproduced by "worse than" and "as good as", and otherwise open. The margin is meant for
+    measures between 0 and 1 (C, accuracy, correlation); an error in years needs one of its own.
+    """
+    if low > 0:
+        return "better than"
+    if high < 0:
+        return "worse than"
+    return "as good as" if -margin <= low and high <= margin else "not to be told apart from"
