@@ -4,12 +4,17 @@ import numpy as np
 import pandas as pd
 import pytest
 from lifelines import CoxPHFitter
+from sklearn.linear_model import RidgeCV
 from sksurv.linear_model import CoxPHSurvivalAnalysis
 from sksurv.nonparametric import kaplan_meier_estimator
 from sksurv.util import Surv
 
 from txtlib.cohort import CohortError, load_cohort, split
-from txtlib.peers.floors import RIDGE, ClinicalCox, Trivial
+from txtlib.metrics import harrell_c
+from txtlib.peers.floors import RIDGE, ClinicalCox, Trivial, clinical_and_genes, clinical_cox, ridge_age_cox
+from txtlib.peers.ridge import ALPHAS
+from txtlib.peers.tabular import folds
+from txtlib.planted import planted
 
 
 @pytest.fixture(scope="module")
@@ -71,3 +76,122 @@ def test_a_class_without_events_has_a_finite_coefficient(parts):
     plain = CoxPHFitter().fit(parts.train.clinical[["Age", "DM_duration", "DM_event"]], "DM_duration", "DM_event")
     ours = ClinicalCox("Age").fit(parts.train).model.params_["Age"]
     assert ours == pytest.approx(plain.params_["Age"], abs=0.02 * plain.standard_errors_["Age"])
+
+
+# --- floors that see genes ------------------------------------------------------------------------------------
+
+GENES = {"n_genes": 50}
+
+
+@pytest.fixture(scope="module")
+def planted_parts():
+    """Age counts, and so do genes; some genes tell age."""
+    world = planted(n=500, n_genes=120, event_rate=0.6, main_effect=0.7, interaction=0.0, age_effect=0.08, seed=3)
+    return split(world.cohort, seed=0)
+
+
+def concordance(method, parts):
+    answer = method.fit(parts.train, parts.validation).predict(parts.test)
+    return harrell_c(parts.test.outcome(), answer.risk(1500.0))
+
+
+def test_clinical_and_genes_know_more_than_either(planted_parts):
+    age = concordance(clinical_cox(), planted_parts)
+    both = concordance(clinical_and_genes(n_genes=100), planted_parts)
+    told = concordance(ridge_age_cox(n_genes=100), planted_parts)
+    assert both > age + 0.03 and 0.55 < told < age
+
+
+def test_clinical_columns_are_not_penalised(parts):
+    method = clinical_and_genes(columns=["Age", "Size", "Grade"], **GENES).fit(parts.train)
+    model = method.survival.model
+    held = model._fitted(method._table(parts.train), _outcome(parts.train), alphas=[1e6])
+    assert (held.coef_[:-1] == 0).all() and held.coef_[-1, 0] == pytest.approx(1, abs=0.05)
+    assert model.model.coef_.shape == (51, 1)
+    clinical = ClinicalCox("Age", "Size", "Grade").fit(parts.train)
+    expected = clinical.model.predict_log_partial_hazard(clinical._design(parts.test))
+    np.testing.assert_allclose(method._table(parts.test)[:, -1], expected)
+
+
+def _outcome(cohort):
+    time, event = cohort.outcome()
+    return Surv.from_arrays(event == 1, time)
+
+
+def test_a_class_without_events_keeps_clinical_and_genes_finite(parts):
+    clinical = parts.train.clinical.copy()
+    clinical["Stage"] = np.where((clinical["DM_event"] == 0) & (np.arange(len(clinical)) % 9 == 0), "T0", "T2")
+    method = clinical_and_genes(columns=["Age", "Stage"], **GENES).fit(replace(parts.train, clinical=clinical))
+    assert 0 < method.survival.model.model.coef_[-1, 0] < 3
+
+
+def test_the_second_step_sees_what_ridge_says_of_patients_it_has_not_seen(parts):
+    method = ridge_age_cox(seed=5, predictors=["Age"], **GENES).fit(parts.train)
+    x, age = method.preprocessor.expression(parts.train).astype(float), parts.train.clinical["Age"].to_numpy(float)
+    known, fold, said = ~np.isnan(age), folds(np.zeros(len(age)), 5, 5), np.empty(len(age))
+    for k in range(5):
+        rest = known & (fold != k)
+        said[fold == k] = RidgeCV(ALPHAS).fit(x[rest], age[rest]).predict(x[fold == k])
+    clinical = parts.train.clinical.assign(Age=said)
+    expected = ClinicalCox("Age").fit(replace(parts.train, clinical=clinical))
+    assert method.cox.model.params_["Age"] == pytest.approx(expected.model.params_["Age"], rel=1e-9)
+    new = RidgeCV(ALPHAS).fit(x[known], age[known]).predict(method.preprocessor.expression(parts.test).astype(float))
+    np.testing.assert_allclose(method.said(parts.test)["Age"], new)
+    in_sample = RidgeCV(ALPHAS).fit(x[known], age[known]).predict(x[known])
+    assert np.corrcoef(in_sample, age[known])[0, 1] > np.corrcoef(said[known], age[known])[0, 1] + 0.1
+
+
+def test_ridge_tells_classes_as_columns_and_masks_missing_labels(parts):
+    method = ridge_age_cox(predictors=["Size", "Grade"], **GENES).fit(parts.train)
+    assert list(method.cox.model.params_.index) == ["Size", "Grade=G2", "Grade=G3"]
+    grade = parts.train.clinical["Grade"]
+    assert grade.isna().any()
+    known, x = grade.notna().to_numpy(), method.preprocessor.expression(parts.train).astype(float)
+    expected = RidgeCV(ALPHAS).fit(x[known], (grade[known] == "G3").astype(float))
+    np.testing.assert_allclose(method.ridges["Grade=G3"].coef_, expected.coef_)
+
+
+@pytest.mark.parametrize("make", [clinical_and_genes, ridge_age_cox])
+def test_floors_with_genes_answer_survival_alone_and_repeat_themselves(make, parts):
+    first, again = (make(seed=2, **GENES).fit(parts.train, parts.validation).predict(parts.test) for _ in range(2))
+    np.testing.assert_array_equal(first.survival, again.survival)
+    assert not first.values and not first.probabilities and not first.calibrated
+    np.testing.assert_array_equal(first.edges, np.unique(parts.train.outcome()[0]))
+    assert (np.diff(first.survival, axis=1) <= 1e-12).all() and first.samples.equals(parts.test.samples)
+    columns = list(parts.train.expression.columns)
+    listed = make(gene_sets={"A": columns[:9], "B": columns[5:15]}, scaler="rank").fit(parts.train)
+    assert set(listed.preprocessor.genes) == set(columns[:15]) and listed.preprocessor.scaler == "rank"
+
+
+def permuted(cohort):
+    columns, order = ["OS_duration", "OS_event"], np.random.default_rng(0).permutation(len(cohort))
+    outcome = {name: cohort.clinical[name].to_numpy()[order] for name in columns}
+    return replace(cohort, clinical=cohort.clinical.assign(**outcome))
+
+
+@pytest.mark.parametrize("make", [clinical_and_genes, ridge_age_cox])
+def test_floors_with_genes_learn_nothing_from_permuted_outcomes(make, planted_parts):
+    train, test = map(permuted, (planted_parts.train, planted_parts.test))
+    answer = make(**GENES).fit(train).predict(test)
+    time, event = test.outcome()
+    rng, risk = np.random.default_rng(0), answer.risk(1500.0)
+    drawn = [rng.integers(0, len(time), len(time)) for _ in range(200)]
+    low, high = np.quantile([harrell_c((time[rows], event[rows]), risk[rows]) for rows in drawn], [0.025, 0.975])
+    assert low <= 0.5 <= high
+
+
+def test_ridge_age_cox_needs_no_clinical_table_to_answer_and_the_other_names_what_it_misses(parts):
+    bare = replace(parts.test, clinical=parts.test.clinical[[]], tasks=())
+    method = ridge_age_cox(**GENES).fit(parts.train)
+    np.testing.assert_array_equal(method.predict(bare).survival, method.predict(parts.test).survival)
+    with pytest.raises(CohortError, match="no column 'Age'"):
+        clinical_and_genes(**GENES).fit(parts.train).predict(bare)
+    with pytest.raises(CohortError, match="no column 'Stage'"):
+        ridge_age_cox(predictors=["Stage"], **GENES).fit(parts.train)
+
+
+@pytest.mark.parametrize("stage", [np.nan, "T2"])
+def test_a_column_that_tells_nothing_is_refused(stage, parts):
+    train = replace(parts.train, clinical=parts.train.clinical.assign(Stage=stage))
+    with pytest.raises(CohortError, match="fewer than 10 values, or one class only, of 'Stage'"):
+        ridge_age_cox(predictors=["Stage"], **GENES).fit(train)

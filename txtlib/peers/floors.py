@@ -1,10 +1,16 @@
-"""What any model must beat: answers that ignore the transcriptome."""
+"""What any model must beat: answers that ignore the transcriptome, or see little more in it than age."""
+
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 from lifelines import CoxPHFitter, KaplanMeierFitter
+from sklearn.linear_model import RidgeCV
 
 from txtlib.cohort import Cohort, CohortError
+from txtlib.peers.coxnet import CrossValidatedCoxnet
+from txtlib.peers.ridge import ALPHAS
+from txtlib.peers.tabular import FOLDS, Survival, fit_genes, folds
 from txtlib.predictions import Predictions
 
 RIDGE = 1e-3  # just enough to keep the coefficient of a class without events finite
@@ -76,6 +82,95 @@ class ClinicalCox:
         return chosen.astype(float)
 
 
+class ClinicalAndGenes:
+    """Clinical columns and genes together: what ``ClinicalCox`` says, unpenalised, and an elastic net on the genes.
+
+    The article's Fig. 1C arm. The clinical columns enter as one, the log hazard of their own Cox regression: a class
+    without events keeps a finite coefficient that way, which a column of its own without penalty would not have.
+    """
+
+    def __init__(self, columns: tuple[str, ...], l1_ratio: float, seed: int, **preprocessing):
+        self.clinical, self.preprocessing = ClinicalCox(*columns), preprocessing
+        self.estimator, self.seed = CrossValidatedCoxnet(l1_ratio, seed, free=1), seed
+
+    def fit(self, train: Cohort, validation: Cohort | None = None) -> "ClinicalAndGenes":
+        """Fit on the training patients whose outcome is known."""
+        self.clinical.fit(train)
+        self.preprocessor = fit_genes(train, **self.preprocessing)
+        self.survival = Survival(self.estimator, train.survival_task, self.preprocessor, self.seed)
+        self.survival.fit(self._table(train), *train.outcome())
+        return self
+
+    def predict(self, cohort: Cohort) -> Predictions:
+        """Return Cox survival curves on the training part's follow-up times."""
+        return self.survival.answer(self._table(cohort), cohort.samples)
+
+    def _table(self, cohort: Cohort) -> np.ndarray:
+        hazard = self.clinical.model.predict_log_partial_hazard(self.clinical._design(cohort))
+        return np.column_stack([self.preprocessor.expression(cohort).astype(float), hazard])
+
+
+class RidgeCox:
+    """Two steps: ridge regression tells clinical columns from the genes, then Cox regression on what it says.
+
+    The linear counterpart of learning age and survival together: how much of a transcriptome's C-index is age. Classes
+    become 0/1 columns. Cox regression is fitted to what ridge regressions say of training patients that they have not
+    seen (5 folds), as it will be of new ones; patients without a label take part in the second step only.
+    """
+
+    def __init__(self, predictors: tuple[str, ...], seed: int, **preprocessing):
+        self.predictors, self.seed, self.preprocessing = predictors, seed, preprocessing
+
+    def fit(self, train: Cohort, validation: Cohort | None = None) -> "RidgeCox":
+        """Fit both steps on the training part; CohortError if a column is missing, or holds no value."""
+        self.preprocessor = fit_genes(train, **self.preprocessing)
+        x, fold = self.preprocessor.expression(train).astype(float), folds(np.zeros(len(train)), FOLDS, self.seed)
+        targets, said = _numbers(train, self.predictors), {}
+        for name, target in targets.items():
+            said[name] = np.empty(len(train))
+            for k in range(FOLDS):
+                said[name][fold == k] = _ridge(x[fold != k], target[fold != k]).predict(x[fold == k])
+        self.ridges = {name: _ridge(x, target) for name, target in targets.items()}
+        self.cox = ClinicalCox(*targets).fit(_with_columns(train, said))
+        return self
+
+    def predict(self, cohort: Cohort) -> Predictions:
+        """Return Cox survival curves on the training part's follow-up times."""
+        return self.cox.predict(_with_columns(cohort, self.said(cohort)))
+
+    def said(self, cohort: Cohort) -> dict[str, np.ndarray]:
+        """Return what ridge regression says of each clinical column, {name: (n,)} in its unit."""
+        x = self.preprocessor.expression(cohort).astype(float)
+        return {name: ridge.predict(x) for name, ridge in self.ridges.items()}
+
+
+def _numbers(cohort: Cohort, columns: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """Return clinical columns as numbers, {name: (n,)}: a class as 0/1 columns but for the first; NaN where missing."""
+    found = {}
+    for name, values in _columns(cohort, columns).items():
+        if pd.api.types.is_numeric_dtype(values):
+            found[name] = values.to_numpy(float)
+        else:
+            levels = sorted(values.dropna().unique())[1:]
+            found |= {f"{name}={level}": np.where(values.isna(), np.nan, values == level) for level in levels}
+    short = [name for name, values in found.items() if (~np.isnan(values)).sum() < 2 * FOLDS]
+    if short or not found:
+        raise CohortError(
+            f"{cohort.name}: the training part has fewer than {2 * FOLDS} values, or one class only, of "
+            f"{(short or columns)[0]!r}; choose other columns."
+        )
+    return found
+
+
+def _ridge(x: np.ndarray, target: np.ndarray) -> RidgeCV:
+    known = ~np.isnan(target)
+    return RidgeCV(ALPHAS).fit(x[known], target[known])
+
+
+def _with_columns(cohort: Cohort, columns: dict[str, np.ndarray]) -> Cohort:
+    return replace(cohort, clinical=cohort.clinical.assign(**columns))
+
+
 def _columns(cohort: Cohort, columns: tuple[str, ...]) -> pd.DataFrame:
     missing = [name for name in columns if name not in cohort.clinical]
     if missing:
@@ -100,3 +195,22 @@ def trivial(seed: int = 0) -> Trivial:
 def clinical_cox(seed: int = 0, columns: tuple[str, ...] = ("Age",)) -> ClinicalCox:
     """Return Cox regression on clinical columns, by default on age alone; the seed plays no role."""
     return ClinicalCox(*columns)
+
+
+def clinical_and_genes(
+    seed: int = 0,
+    columns: tuple[str, ...] = ("Age",),
+    n_genes: int = 1000,
+    scaler: str = "standard",
+    gene_sets=None,
+    l1_ratio: float = 0.5,
+) -> ClinicalAndGenes:
+    """Return Cox regression on clinical columns and genes, these with an elastic net; the seed draws its folds."""
+    return ClinicalAndGenes(columns, l1_ratio, seed, n_genes=n_genes, scaler=scaler, gene_sets=gene_sets)
+
+
+def ridge_age_cox(
+    seed: int = 0, predictors: tuple[str, ...] = ("Age",), n_genes: int = 1000, scaler: str = "standard", gene_sets=None
+) -> RidgeCox:
+    """Return Cox regression on clinical columns as ridge regression tells them from genes; the seed draws its folds."""
+    return RidgeCox(predictors, seed, n_genes=n_genes, scaler=scaler, gene_sets=gene_sets)
