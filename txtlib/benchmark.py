@@ -65,6 +65,10 @@ class Method:
     kinds: tuple[str, ...] = KINDS
     joint: bool = True
 
+    def tried(self, trials: int) -> list[dict]:
+        """Return the settings that so many trials are: fewer, if the space holds no more."""
+        return candidates(self.settings, self.space, trials)
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -162,8 +166,7 @@ def plan(
 def _described(method: Method, trials: int) -> dict:
     factory = f"{method.factory.__module__}.{method.factory.__qualname__}"
     code = {"factory": factory, "code": code_hash(method.factory), "txtlib": __version__}
-    tried = candidates(method.settings, method.space, trials)
-    how = {"kinds": list(method.kinds), "joint": method.joint, "tried": tried}
+    how = {"kinds": list(method.kinds), "joint": method.joint, "tried": method.tried(trials)}
     return {"method": method.name, "settings": method.settings, **how, **code}
 
 
@@ -409,6 +412,11 @@ def _read(folder: Path, cell: Cell) -> dict | None:
 def _finished(folder: Path, cell: Cell) -> bool:
     record = _read(folder, cell)
     return record is not None and record["error"] is None and (folder / f"{cell.key}.parquet").is_file()
+
+
+def answer_of(folder: str | Path, cell: str) -> pd.DataFrame:
+    """Return what a finished cell of the table answered for each test patient; see ``patient_table``."""
+    return pd.read_parquet(Path(folder) / f"{cell}.parquet")
 
 
 def table(records: Iterable[dict]) -> pd.DataFrame:

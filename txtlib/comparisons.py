@@ -8,6 +8,7 @@ from statsmodels.stats.multitest import multipletests
 from txtlib.metrics import LOWER_IS_BETTER, UNDIRECTED
 
 PAIR = ["task", "measure", "data_seed"]  # what two scores must share to be compared
+VERDICTS = ("better than", "worse than", "as good as", "not to be told apart from")
 COMPARED = ["mean", "low", "high", "p", "splits"]
 
 
@@ -93,6 +94,24 @@ def paired_over_splits(table: pd.DataFrame, method: str, reference: str, level: 
     return found.assign(missing=rows["data_seed"].nunique() - found["splits"])
 
 
+def against(table: pd.DataFrame, reference: str, level: float = 0.95) -> pd.DataFrame:
+    """Return ``paired_over_splits`` of every method against one: rows (method, task, measure), methods as they come."""
+    others = [name for name in table["method"].unique() if name != reference]
+    found = {name: paired_over_splits(table, name, reference, level) for name in others}
+    return pd.concat({name: rows for name, rows in found.items() if len(rows)}, names=["method", *PAIR[:2]])
+
+
+def spread(table: pd.DataFrame, task: str, measure: str, digits: int = 3) -> pd.Series:
+    """Write each method's mean over splits with the lowest and the highest, by method: ``0.66 (0.55 to 0.76)``.
+
+    Model seeds are averaged first. The range describes the splits; it is no interval for the mean.
+    """
+    rows = table[(table["task"] == task) & (table["measure"] == measure)].dropna(subset="score")
+    by_split = rows.groupby(["method", "data_seed"], sort=False)["score"].mean()
+    found = by_split.groupby("method", sort=False).agg(["mean", "min", "max"])
+    return pd.Series({name: "{:.{d}f} ({:.{d}f} to {:.{d}f})".format(*row, d=digits) for name, row in found.iterrows()})
+
+
 def _compared(gains: np.ndarray, sizes: pd.Series, level: float) -> list[float]:
     """Return what COMPARED names."""
     if len(gains) < 2:
@@ -144,3 +163,11 @@ def verdict(low: float, high: float, margin: float = 0.02) -> str:
     if high < 0:
         return "worse than"
     return "as good as" if -margin <= low and high <= margin else "not to be told apart from"
+
+
+def verdicts(found: pd.DataFrame, margin: float = 0.02) -> dict[str, list[str]]:
+    """Return {verdict: names} for rows with low and high; a verdict that no row has is there with no name."""
+    said: dict[str, list[str]] = {word: [] for word in VERDICTS}
+    for name, row in found.iterrows():
+        said[verdict(row["low"], row["high"], margin)].append(name)
+    return said

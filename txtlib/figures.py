@@ -65,6 +65,25 @@ def show_table(frame: pd.DataFrame, *, caption: str, digits: int = 3) -> None:
     display(HTML(f"{head}><caption>{html.escape(caption)}</caption>{tail}"))
 
 
+def forest(ax, found: pd.DataFrame, groups: list[int]) -> None:
+    """Draw differences with their intervals, a row each, from the top: ``found`` has mean, low and high by name.
+
+    groups (n,) are numbers that choose colour and marker. A name without a number keeps its empty row; an interval
+    that is undefined is left out, and one that leaves the axes is cut there.
+    """
+    rows = range(len(found))
+    ax.axvline(0, color=GREY, lw=1, ls="-")
+    for row, group, (_, one) in zip(rows, groups, found.iterrows(), strict=True):
+        colour, marker = PALETTE[group % len(PALETTE)], MARKERS[group % len(MARKERS)]
+        ax.plot([one["low"], one["high"]], [row, row], color=colour, lw=1.5, ls="-")
+        ax.plot([one["mean"]], [row], color=colour, marker=marker, ms=5, ls="")
+    reach = found["mean"].abs().max()
+    ax.set(yticks=list(rows), yticklabels=list(found.index), ylim=(len(found) - 0.5, -0.5))
+    if reach > 0:  # wide intervals must not press all means together
+        ax.set_xlim(-2 * reach, 2 * reach)
+    ax.grid(axis="y", color="0.92")
+
+
 def glue(key: str, value) -> None:
     """Keep a value for the prose, as ``{glue:text}`key```; where myst-nb is not installed, show it instead."""
     try:
