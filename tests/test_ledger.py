@@ -172,7 +172,7 @@ def test_a_value_on_the_articles_own_cohort(score, patients, said):
 
 
 def test_every_published_number_and_every_claim_can_be_entered():
-    numbers, claims = ledger.published(), ledger._claims()["claims"]
+    numbers, claims = ledger.published_rows(), ledger._claims()["claims"]
     assert len(numbers) == 115 and len(claims) == 19
     for id, number in numbers.items():
         mean = float(number["value"])
@@ -184,7 +184,7 @@ def test_every_published_number_and_every_claim_can_be_entered():
 
 
 def test_only_a_cohort_of_an_article_is_declared_its_own():
-    published = {number["cohort"] for number in ledger.published().values()}
+    published = {number["cohort"] for number in ledger.published_rows().values()}
     assert set(ledger._claims()["cohorts"]) <= published
 
 
@@ -265,6 +265,6 @@ def test_entries_are_kept_as_json_and_shown_as_a_table(shown):
 
 
 def test_anchors_keep_entries_apart():
-    made = [value(id, (0, 0, 0), **HERE).anchor for id in ledger.published()]
+    made = [value(id, (0, 0, 0), **HERE).anchor for id in ledger.published_rows()]
     made += [claim("C1", {"x": (0, 0, 0)}, **{**HERE, "cohort": cohort}).anchor for cohort in ("A", "B (2)")]
     assert len(set(made)) == len(made) and all(anchor.replace("-", "").isalnum() for anchor in made)

@@ -51,10 +51,10 @@ def test_as_many_different_settings_as_asked_or_as_there_are(space, trials):
     assert found[0] == settings | {name: values[0] for name, values in space.items()}
 
 
-def test_a_given_setting_is_the_first_trial_and_a_longer_list_only_adds():
+def test_a_given_setting_stays_and_a_longer_list_only_adds():
     space = {"a": [1, 2, 3], "b": [1, 2]}
-    assert candidates({"a": 2}, space, 1) == [{"a": 2, "b": 1}]
-    assert candidates({"a": 2}, space, 6)[:3] == candidates({"a": 2}, space, 3)
+    assert candidates({"a": 7}, space, 9) == [{"a": 7, "b": 1}, {"a": 7, "b": 2}]
+    assert candidates({}, space, 6)[:3] == candidates({}, space, 3)
 
 
 def test_the_lowest_loss_wins_and_the_first_of_equals(parts):

@@ -53,9 +53,9 @@ LONG = 200  # characters of one setting, above which the table shows its hash
 class Method:
     """A name for the table, what makes the method when called with a seed and the settings, and those settings.
 
-    ``space`` {setting: values, the default first} is what tuning chooses from. ``kinds`` are those of the tasks that
-    the method can answer; it is given no others. It learns all of them in one fit, unless it is not ``joint``: then
-    there is a fit, with settings of its own, for each task.
+    ``space`` {setting: values, the default first} is what tuning chooses from; a setting that is given stays. ``kinds``
+    are those of the tasks that the method can answer; it is given no others. It learns all of them in one fit, unless
+    it is not ``joint``: then there is a fit, with settings of its own, for each task.
     """
 
     name: str

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from txtlib.benchmark import Method
-from txtlib.ledger import published
+from txtlib.ledger import published_rows
 from txtlib.network import read_gene_sets
 from txtlib.peers import (
     autosurv,
@@ -80,7 +80,7 @@ def catalogue(
     curves n_times and grid, for all with N-MTLR; training epochs, patience and batch_size, and shape width, layers
     and heads, for TxT and its variants, the first three for every network that trains as TxT does. ``network`` is
     the protein network of TxT's gene vectors. ``follow_up`` is the longest time of all patients, which the released
-    code looks at (D7). ``changes`` {method: settings} come on top. Raises ValueError for a change of no method.
+    code looks at (D7). ``changes`` {start of names: settings} come on top. Raises ValueError for a change of no method.
     """
     nets = {**genes, **curves, **training}
     ours = {**nets, **shape, "network": network}
@@ -164,13 +164,16 @@ def _released(ours: dict, follow_up: float | None) -> list[Method]:
 
 
 def _changed(groups: dict[str, list[Method]], changes: Mapping[str, dict]) -> dict[str, list[Method]]:
-    unknown = set(changes) - {method.name for group in groups.values() for method in group}
+    names = [method.name for group in groups.values() for method in group] + list(NEED_PATHWAYS)
+    unknown = [start for start in changes if not any(name.startswith(start) for name in names)]
     if unknown:
-        raise ValueError(f"No method of this benchmark is called {sorted(unknown)[0]!r}; take a name of its table.")
-    return {
-        name: [replace(one, settings={**one.settings, **changes.get(one.name, {})}) for one in group]
-        for name, group in groups.items()
-    }
+        raise ValueError(f"No method's name begins with {unknown[0]!r}; take a name of the benchmark's table.")
+    return {name: [_with(method, changes) for method in group] for name, group in groups.items()}
+
+
+def _with(method: Method, changes: Mapping[str, dict]) -> Method:
+    found = [settings for start, settings in changes.items() if method.name.startswith(start)]
+    return replace(method, settings={**method.settings, **{k: v for one in found for k, v in one.items()}})
 
 
 def published_numbers() -> pd.DataFrame:
@@ -179,7 +182,7 @@ def published_numbers() -> pd.DataFrame:
     method and measure are called as in the benchmark's table. From data/published.csv; ValueError without it.
     """
     ours = {(name, setting): method for method, (name, setting) in PUBLISHED.items()}
-    rows = pd.DataFrame(published().values()).astype({"value": float})
+    rows = pd.DataFrame(published_rows().values()).astype({"value": float})
     rows = rows[rows["item"] == "Table 1"]
     names = [ours[pair] for pair in zip(rows["method"], rows["setting"], strict=True)]
     return rows.assign(method=names, measure=rows["metric"].map(MEASURES))[

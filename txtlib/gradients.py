@@ -63,7 +63,7 @@ def encoder_jacobian(features: Tensor, shared: list[Tensor], seeds: Tensor, toge
     def gradient(seed: Tensor) -> tuple[Tensor, ...]:
         return torch.autograd.grad(features, shared, seed, retain_graph=True)
 
-    if together:
+    if together and len(seeds) > 1:
         found = torch.func.vmap(gradient)(seeds)
     else:
         found = [torch.stack(each) for each in zip(*map(gradient, seeds), strict=True)]

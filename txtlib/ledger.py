@@ -145,7 +145,7 @@ def value(id: str, score: Iterable, *, cohort: str, patients: int, splits: int, 
     The value is compared only where the cohort is the article's own (``cohorts`` in data/claims.yml) at its size.
     ValueError for an unknown id, and for numbers that are none.
     """
-    number = _known("published value", id, published())
+    number = _known("published value", id, published_rows())
     sizes = _sizes(id, cohort, patients, splits, events)
     published, margin = float(number["value"]), float(_claims()["measures"][number["metric"]]["margin"])
     mean, low, high = _interval(id, "the score", score)
@@ -158,7 +158,7 @@ def value(id: str, score: Iterable, *, cohort: str, patients: int, splits: int, 
 
 def not_attempted(id: str, *, cohort: str, why: str) -> Entry:
     """Return the entry of a claim or a published value that a notebook leaves out, and why; ValueError without."""
-    _known("claim or published value", id, _claims()["claims"] | published())
+    _known("claim or published value", id, _claims()["claims"] | published_rows())
     if not why.strip() or not cohort.strip():
         raise ValueError(f"{id}: a row that is not attempted says why, and on which cohort.")
     return Entry(id, cohort, NOT_ATTEMPTED, why)
@@ -183,7 +183,7 @@ def _claims() -> dict:
 _parsed = cache(yaml.safe_load)  # by text: a notebook may make a hundred entries
 
 
-def published() -> dict[str, dict]:
+def published_rows() -> dict[str, dict]:
     """Return the rows of data/published.csv by id, all values as text."""
     return {row["id"]: row for row in csv.DictReader(_text(PUBLISHED).splitlines())}
 

@@ -34,13 +34,13 @@ class Tuned:
 def candidates(settings: dict, space: dict[str, list], trials: int) -> list[dict]:
     """Return up to ``trials`` settings: those given, then others of the declared grid in an order drawn once.
 
-    space {name: values} says what may replace a setting, its default first. The list is a property of the method
-    alone, so that all splits and seeds try the same.
+    space {name: values} says what a setting that is not given may be, its default first. The list is a property of
+    the method alone, so that all splits and seeds try the same.
     """
-    first = {name: values[0] for name, values in space.items()} | settings
+    space = {name: values for name, values in space.items() if name not in settings}
+    first = settings | {name: values[0] for name, values in space.items()}
     grid = ParameterGrid(space)
-    order = np.random.default_rng(0).permutation(len(grid))
-    others = (settings | grid[int(place)] for place in order)
+    others = (settings | grid[int(place)] for place in np.random.default_rng(0).permutation(len(grid)))
     return [first, *(one for one in others if one != first)][:trials]
 
 
