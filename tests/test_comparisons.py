@@ -8,13 +8,17 @@ from scipy import stats
 from txtlib.bootstrap import score_draws
 from txtlib.cohort import load_cohort, split
 from txtlib.comparisons import (
+    VERDICTS,
+    against,
     holm,
     over_splits,
     p_over_splits,
     paired_difference,
     paired_over_splits,
+    spread,
     summary,
     verdict,
+    verdicts,
 )
 from txtlib.peers.floors import ClinicalCox, Trivial
 from txtlib.predictions import Predictions
@@ -211,6 +215,63 @@ def test_a_comparison_that_makes_no_sense_is_refused():
         paired_over_splits(pd.concat([table, table.query("method == 'new'")]), "new", "old")
 
 
+@pytest.mark.parametrize("level", [0.95, 0.8])
+def test_against_one_is_a_pair_for_each_other(level):
+    table = random_table(7, ("Uno's C", "log score", "D-calibration p"))
+    found = against(table, "old", level)
+    assert found.index.names == ["method", "task", "measure"]
+    assert list(dict.fromkeys(found.index.get_level_values("method"))) == ["new", "other"]
+    pairs = [paired_over_splits(table, name, "old", level) for name in ("new", "other")]
+    assert len(found) == sum(map(len, pairs)) == 4
+    for name, pair in zip(("new", "other"), pairs, strict=True):
+        pd.testing.assert_frame_equal(found.loc[name], pair)
+
+
+def test_a_method_without_a_shared_task_is_left_out_of_the_comparisons_against_one():
+    table = random_table(8)
+    elsewhere = table["method"].eq("other")
+    table["task"] = table["task"].mask(elsewhere, "Age")
+    assert set(against(table, "old").index.get_level_values("method")) == {"new"}
+    failed = table.assign(task=table["task"].mask(elsewhere))  # as a failed cell is written
+    assert set(against(failed, "old").index.get_level_values("method")) == {"new"}
+
+
+@pytest.mark.parametrize("method", ["old", "other"])
+def test_where_nobody_shares_a_task_the_comparisons_against_one_are_an_empty_table(method):
+    table = random_table(9).query("method in ('old', 'other')")
+    table["task"] = table["method"]
+    table = table if method == "other" else table.query("method == 'old'")
+    found, usual = against(table, method), against(random_table(9), "old")
+    assert len(found) == 0 and list(found.columns) == list(usual.columns)
+    assert found.index.names == usual.index.names and not any(verdicts(found).values())
+
+
+def test_nothing_is_compared_against_a_method_that_is_not_there():
+    with pytest.raises(ValueError, match="'nobody'; it holds new, old, other"):
+        against(random_table(10), "nobody")
+
+
+def test_a_spread_is_the_mean_over_splits_with_the_lowest_and_the_highest():
+    scores = {"a": [(0, 0, 0.5), (0, 1, 0.7), (1, 0, 0.9), (1, 1, 0.8), (2, 0, np.nan)], "b": [(1, 0, 1 / 3)]}
+    rows = [(method, *seeds, "OS", "Uno's C", score) for method, some in scores.items() for *seeds, score in some]
+    rows += [("a", 0, 0, "OS", "log score", 9.0), ("c", 0, 0, "DM", "Uno's C", 9.0), ("d", 0, 0, None, None, None)]
+    # a: 0.6 and 0.85 by split, and nothing in the third; each split counts once
+    found = spread(tidy(rows), "OS", "Uno's C")
+    assert found.to_dict() == {"a": "0.725 (0.600 to 0.850)", "b": "0.333 (0.333 to 0.333)"}
+    assert spread(tidy(rows), "OS", "Uno's C", 1)["b"] == "0.3 (0.3 to 0.3)"
+    assert len(spread(tidy(rows), "OS", "accuracy")) == 0
+
+
+def test_a_spread_of_many_by_hand():
+    table = random_table(11)
+    found = spread(table, "OS", "log score", 4)
+    assert list(found.index) == ["new", "old", "other"]
+    for name, text in found.items():
+        rows = table[(table["method"] == name) & (table["measure"] == "log score")]
+        means = [np.mean(rows.loc[rows["data_seed"] == k, "score"]) for k in range(6)]
+        assert text == f"{np.mean(means):.4f} ({min(means):.4f} to {max(means):.4f})"
+
+
 # --- many comparisons ---------------------------------------------------------------------------------------------
 
 
@@ -262,3 +323,23 @@ def test_words_come_from_the_interval(low, high, words):
 
 def test_the_margin_is_the_callers():
     assert verdict(-0.4, 0.5, margin=0.5) == "as good as" and verdict(-0.01, 0.01, margin=0) != "as good as"
+
+
+def test_verdicts_name_who_is_what_and_keep_empty_ones():
+    intervals = {"a": (0.1, 0.2), "b": (-0.2, -0.1), "c": (0.01, 0.3), "d": (-0.3, 0.3), "e": (np.nan, np.nan)}
+    found = pd.DataFrame(intervals, ["low", "high"]).T
+    said = verdicts(found)
+    assert list(said) == list(VERDICTS)
+    assert said == {
+        "better than": ["a", "c"],
+        "worse than": ["b"],
+        "as good as": [],
+        "not to be told apart from": ["d", "e"],
+    }
+    assert verdicts(found, margin=0.5)["as good as"] == ["d"]
+    assert verdicts(found.iloc[:0]) == {word: [] for word in VERDICTS}
+
+
+def test_every_verdict_is_one_of_the_words():
+    ends = [-0.3, -0.01, 0.0, 0.01, 0.3, np.nan]
+    assert {verdict(low, high) for low in ends for high in ends if not low > high} == set(VERDICTS)

@@ -143,7 +143,11 @@ def _of_the_article(genes: dict, curves: dict, nets: dict, ours: dict) -> list[M
 
 def _variants(ours: dict) -> list[Method]:
     names = ("per layer", "full rank", "fourier", "value token")
-    return [Method(f"TxT, {name}", txt.txt, {**ours, "variant": name}, txt.SPACE, **EACH) for name in names]
+    ranked = Method("TxT, ranked expression", txt.txt, {**ours, "scaler": "rank"}, txt.SPACE, **EACH)
+    return [
+        ranked,
+        *(Method(f"TxT, {name}", txt.txt, {**ours, "variant": name}, txt.SPACE, **EACH) for name in names),
+    ]
 
 
 def _controls(genes: dict, nets: dict, ours: dict) -> list[Method]:
@@ -209,7 +213,7 @@ def own_method(place: str) -> Method:
     """Return a reader's method from ``path/to/file.py:Name``, tuned over the file's SPACE if it has one.
 
     Its KINDS, if the file has them, are those of the tasks that it answers; the default is survival. ValueError if
-    there is no such file, or nothing of that name in it.
+    there is no such file, nothing of that name in it, or another module of the file's name.
     """
     path, _, name = place.rpartition(":")
     file = Path(path).resolve()
@@ -223,6 +227,16 @@ def own_method(place: str) -> Method:
 
 
 def _imported(file: Path):
-    """Import a file under its own name, from a folder that other processes look into too."""
+    """Import a file under its own name, from a folder that other processes look into too.
+
+    ValueError where Python knows another module by that name: a name is all that other processes get.
+    """
+    if "." in file.stem:
+        raise ValueError(f"{file.name} cannot be imported, since its name has a second dot; give it another name.")
     sys.path.insert(0, str(file.parent))
-    return importlib.import_module(file.stem)
+    importlib.invalidate_caches()
+    module = importlib.import_module(file.stem)
+    place = getattr(module, "__file__", None)
+    if place is None or Path(place).resolve() != file:
+        raise ValueError(f"{file.name}: Python has another module {file.stem!r} already; give the file another name.")
+    return module

@@ -95,10 +95,17 @@ def paired_over_splits(table: pd.DataFrame, method: str, reference: str, level: 
 
 
 def against(table: pd.DataFrame, reference: str, level: float = 0.95) -> pd.DataFrame:
-    """Return ``paired_over_splits`` of every method against one: rows (method, task, measure), methods as they come."""
+    """Return ``paired_over_splits`` of every method against one: rows (method, task, measure), methods as they come.
+
+    A method that shares no task and measure with the reference has no row.
+    """
     others = [name for name in table["method"].unique() if name != reference]
     found = {name: paired_over_splits(table, name, reference, level) for name in others}
-    return pd.concat({name: rows for name, rows in found.items() if len(rows)}, names=["method", *PAIR[:2]])
+    found = {name: rows for name, rows in found.items() if len(rows)}
+    names = ["method", *PAIR[:2]]
+    if not found:
+        return pd.DataFrame([], pd.MultiIndex.from_tuples([], names=names), [*COMPARED, "missing"], float)
+    return pd.concat(found, names=names)
 
 
 def spread(table: pd.DataFrame, task: str, measure: str, digits: int = 3) -> pd.Series:

@@ -15,18 +15,20 @@ MANY = "TxT, all tasks"
 RIVALS = [name for name, (_, setting) in PUBLISHED.items() if setting == "STL" and name != TXT]
 ENDPOINTS = {"OS": "C2", "DRFi": "C3", "DM": "C3"}  # DM: distant metastasis of GSE7390
 BRCA = "TCGA-BRCA"  # how the name of C5's cohort begins
+FEW = "there are not two splits in which both methods have a score, so no difference has an interval"
 
 
-def benchmark_entries(patients: Cohort, table: pd.DataFrame, main: Mapping[str, str]) -> list[Entry]:
+def benchmark_entries(patients: Cohort, table: pd.DataFrame, main: Mapping[str, str], note: str = "") -> list[Entry]:
     """Return the entries of one cohort: claims C1 to C3, or C5 on TCGA-BRCA, and the numbers of tasks that it has.
 
-    ``main`` {kind of task: measure} is what a claim is judged by. Methods and tasks that the table lacks are left
-    out; a claim that the cohort cannot speak to is entered as not attempted, with the reason.
+    ``main`` {kind of task: measure} is what a claim is judged by. Methods and tasks that the table lacks, and numbers
+    of fewer than two splits, are left out; a claim that the table cannot speak to is entered as not attempted, with
+    the reason.
     """
-    about = _about(patients, table)
+    about = _about(patients, table) | {"note": note}
     pairs = {task.name: main[task.kind] for task in patients.tasks}
     if patients.name.startswith(BRCA):
-        return [_best(patients, table, pairs, about)]
+        return [_best(table, pairs, about)]
     return [_beats(table, pairs, about), *_jump(patients, table, about), *_numbers(table, pairs, about)]
 
 
@@ -37,20 +39,15 @@ def _about(patients: Cohort, table: pd.DataFrame) -> dict:
 
 def _beats(table: pd.DataFrame, pairs: Mapping[str, str], about: dict) -> Entry:
     """C1: better than each of the article's rivals on every task."""
-    wanted = [(rival, task) for rival in RIVALS for task in pairs if _has(table, rival, task)]
-    found = _differences(table, TXT, wanted, pairs)
-    if not found:
-        return ledger.not_attempted("C1", cohort=about["cohort"], why="none of the article's baselines ran here")
-    return ledger.claim("C1", found, **about)
+    why = "TxT and the article's baselines have no task in common here"
+    return _better_than("C1", table, RIVALS, pairs, about, why)
 
 
-def _best(patients: Cohort, table: pd.DataFrame, pairs: Mapping[str, str], about: dict) -> Entry:
+def _best(table: pd.DataFrame, pairs: Mapping[str, str], about: dict) -> Entry:
     """C5: best of all at PAM50."""
-    others = [name for name in table["method"].unique() if name != TXT and not _is_ours(name)]
-    wanted = [(name, "PAM50") for name in others if "PAM50" in pairs and _has(table, name, "PAM50")]
-    if not wanted:
-        return ledger.not_attempted("C5", cohort=patients.name, why="PAM50 was not among the tasks")
-    return ledger.claim("C5", _differences(table, TXT, wanted, pairs), **about)
+    others = [name for name in table["method"].unique() if not _is_ours(name)]
+    pam50 = {task: measure for task, measure in pairs.items() if task == "PAM50"}
+    return _better_than("C5", table, others, pam50, about, "TxT and another method have no PAM50 in common here")
 
 
 def _is_ours(name: str) -> bool:
@@ -58,17 +55,37 @@ def _is_ours(name: str) -> bool:
     return name.startswith("TxT") or "permuted" in name or "shuffled" in name
 
 
+def _better_than(
+    id: str, table: pd.DataFrame, rivals: list[str], pairs: Mapping[str, str], about: dict, why: str
+) -> Entry:
+    """Enter that TxT beats each rival on each task: intervals widened for the number of comparisons (Bonferroni)."""
+    wanted = [(rival, *pair) for rival in rivals for pair in pairs.items() if _scored(table, *pair) >= {TXT, rival}]
+    level = 1 - 0.05 / max(1, len(wanted))
+    found = {", ".join(one): _difference(table, TXT, *one, level) for one in wanted}
+    found = {what: row for what, row in found.items() if row.notna().all()}
+    if not found:
+        return ledger.not_attempted(id, cohort=about["cohort"], why=FEW if wanted else why)
+    return ledger.claim(id, found, **about)
+
+
 def _jump(patients: Cohort, table: pd.DataFrame, about: dict) -> list[Entry]:
     """C2 and C3: many tasks raise the C-index of survival."""
-    endpoint = patients.survival_task.name if patients.survival_task else ""
+    endpoint = patients.survival_task.name if patients.survival_task else "none"
     claim = ENDPOINTS.get(endpoint)
-    why = f"this cohort's endpoint is {endpoint or 'none'}, and the claim's is overall survival"
+    why = f"this cohort's endpoint is {endpoint}, and the claim's is overall survival"
     entries = [] if claim == "C2" else [ledger.not_attempted("C2", cohort=patients.name, why=why)]
-    if claim and len(patients.tasks) > 1:
-        row = paired_over_splits(table, MANY, TXT).loc[(endpoint, "Harrell's C")]
-        what = f"TxT on all tasks against one, {endpoint}, Harrell's C"
-        entries.append(ledger.claim(claim, {what: row[["mean", "low", "high"]]}, **about))
-    return entries
+    return [*entries, _raised(claim, table, endpoint, len(patients.tasks), about)] if claim else entries
+
+
+def _raised(claim: str, table: pd.DataFrame, endpoint: str, n_tasks: int, about: dict) -> Entry:
+    pair = endpoint, "Harrell's C"
+    if n_tasks < 2 or not _scored(table, *pair) >= {MANY, TXT}:
+        why = f"TxT did not learn {endpoint} both alone and among other tasks here"
+        return ledger.not_attempted(claim, cohort=about["cohort"], why=why)
+    row = _difference(table, MANY, TXT, *pair)
+    if row.isna().any():
+        return ledger.not_attempted(claim, cohort=about["cohort"], why=FEW)
+    return ledger.claim(claim, {f"TxT on all tasks against one, {endpoint}, Harrell's C": row}, **about)
 
 
 def _numbers(table: pd.DataFrame, pairs: Mapping[str, str], about: dict) -> list[Entry]:
@@ -83,13 +100,14 @@ def _numbers(table: pd.DataFrame, pairs: Mapping[str, str], about: dict) -> list
     return entries
 
 
-def _has(table: pd.DataFrame, method: str, task: str) -> bool:
-    return bool(((table["method"] == method) & (table["task"] == task)).any())
+def _scored(table: pd.DataFrame, task: str, measure: str) -> set[str]:
+    """Return the methods that have rows of this measure."""
+    return set(table.loc[(table["task"] == task) & (table["measure"] == measure), "method"])
 
 
-def _differences(table: pd.DataFrame, method: str, wanted: list, pairs: Mapping[str, str]) -> dict:
-    """Return {comparison: (mean, low, high)}, the intervals widened for the number of comparisons (Bonferroni)."""
-    level = 1 - 0.05 / max(1, len(wanted))
-    rows = {rival: paired_over_splits(table, method, rival, level) for rival in dict.fromkeys(r for r, _ in wanted)}
-    found = {f"{rival}, {task}, {pairs[task]}": rows[rival].loc[(task, pairs[task])] for rival, task in wanted}
-    return {what: row[["mean", "low", "high"]] for what, row in found.items() if row.notna().all()}
+def _difference(
+    table: pd.DataFrame, method: str, reference: str, task: str, measure: str, level: float = 0.95
+) -> pd.Series:
+    """Return mean, low and high by which ``method`` is better than ``reference``; NaN without two splits of both."""
+    rows = table[(table["task"] == task) & (table["measure"] == measure)]
+    return paired_over_splits(rows, method, reference, level).iloc[0][["mean", "low", "high"]]

@@ -120,12 +120,20 @@ class Entry:
 
 
 def claim(
-    id: str, differences: Mapping, *, cohort: str, patients: int, splits: int, events: int | None = None
+    id: str,
+    differences: Mapping,
+    *,
+    cohort: str,
+    patients: int,
+    splits: int,
+    events: int | None = None,
+    note: str = "",
 ) -> Entry:
     """Return the entry of a claim, tested on a cohort of so many patients and events, all parts together.
 
     ``differences`` holds for every comparison, by what was compared, (mean, low, high) of the paired difference with
-    its 95 % interval, positive where the claim holds; a fourth number is the margin in its unit, else 0.02.
+    its 95 % interval, positive where the claim holds; a fourth number is the margin in its unit, else 0.02. ``note``
+    follows the verdict: say how large the model was where it was not of the article's size.
     ValueError for an unknown claim, and for numbers that are none.
     """
     rule = RULES[_known("claim", id, _claims()["claims"])["rule"]]
@@ -136,10 +144,13 @@ def claim(
     found = together(line.verdict for line in lines)
     notes = [_size(patients, events)] if found == TOO_SMALL else []
     notes += [_tally(lines)] if len(lines) > 1 else []
+    notes += [note] if note else []
     return Entry(id, cohort, found, "; ".join(notes), *sizes, lines)
 
 
-def value(id: str, score: Iterable, *, cohort: str, patients: int, splits: int, events: int | None = None) -> Entry:
+def value(
+    id: str, score: Iterable, *, cohort: str, patients: int, splits: int, events: int | None = None, note: str = ""
+) -> Entry:
     """Return the entry of a published value: ``score`` is our (mean, low, high) on a cohort, its size as in ``claim``.
 
     The value is compared only where the cohort is the article's own (``cohorts`` in data/claims.yml) at its size.
@@ -151,9 +162,9 @@ def value(id: str, score: Iterable, *, cohort: str, patients: int, splits: int, 
     mean, low, high = _interval(id, "the score", score)
     found = value_verdict(published, low, high, margin, _is_own(number["cohort"], cohort, patients))
     notes = [_size(patients, events)] if found == TOO_SMALL else []
-    note = "; ".join([*notes, direction(published, low, high)])
+    notes += [direction(published, low, high), *([note] if note else [])]
     line = Line(f"published {number['value']}", mean, low, high, margin, found)
-    return Entry(id, cohort, found, note, *sizes, (line,))
+    return Entry(id, cohort, found, "; ".join(notes), *sizes, (line,))
 
 
 def not_attempted(id: str, *, cohort: str, why: str) -> Entry:

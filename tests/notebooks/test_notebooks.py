@@ -54,7 +54,7 @@ def test_results_in_the_prose_are_computed(path):
 def test_figures_and_tables_go_through_the_house_functions(path):
     code = "\n".join(cell.source for cell in cells(path, "code"))
     assert "plt.show(" not in code and ".savefig(" not in code
-    assert code.count("plt.subplots(") == len(re.findall(r"^show\(", code, flags=re.M))
+    assert code.count("plt.subplots(") == len(re.findall(r"^ *show\(", code, flags=re.M))
 
 
 @each_notebook

@@ -1,0 +1,282 @@
+"""Entries of the ledger from a benchmark's table: which claims, by which comparisons, and what is said without any."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from txtlib.catalogue import PUBLISHED, TXT
+from txtlib.cohort import Task
+from txtlib.entries import FEW, MANY, RIVALS, benchmark_entries
+from txtlib.ledger import NOT_ATTEMPTED, NOT_COMPARABLE, NOT_REPRODUCED, REPRODUCED, TOO_SMALL, published_rows
+
+MAIN = {"survival": "Uno's C", "classification": "accuracy", "regression": "Spearman"}
+MEASURES = {
+    "survival": ("Uno's C", "Harrell's C", "integrated Brier score"),
+    "classification": ("accuracy", "macro F1"),
+    "regression": ("Spearman", "mean absolute error"),
+}
+N_TRAIN, N_TEST = 42, 12
+
+
+@pytest.fixture
+def patients(build):
+    """A cohort of 60 patients with the tasks Age, NHG and OS, known by this name."""
+
+    def named(name="SMALL", endpoint="OS", tasks=("Age", "NHG", "OS")):
+        cohort = build()
+        clinical = cohort.clinical.rename(columns={"Grade": "NHG"}).assign(PAM50="LumA")
+        known = {
+            "Age": Task("Age", "regression", ("Age",)),
+            "NHG": Task("NHG", "classification", ("NHG",)),
+            "PAM50": Task("PAM50", "classification", ("PAM50",)),
+            "OS": Task(endpoint, "survival", ("OS_duration", "OS_event")),
+        }
+        found = tuple(known[task] for task in tasks)
+        return replace(cohort, clinical=clinical, tasks=found, about={"name": name})
+
+    return named
+
+
+def table_of(cohort, better, splits=6, noise=0.01, seed=0):
+    """Return a benchmark's table, all tasks and measures: ``better`` {method: what its scores have more than 0.5}."""
+    generator = np.random.default_rng(seed)
+    rows = [
+        (method, data_seed, model_seed, task.name, measure, 0.5 + gain + noise * generator.normal())
+        for method, gain in better.items()
+        for data_seed in range(splits)
+        for model_seed in range(2)
+        for task in cohort.tasks
+        for measure in MEASURES[task.kind]
+    ]
+    columns = ["method", "data_seed", "model_seed", "task", "measure", "score"]
+    return pd.DataFrame(rows, columns=columns).assign(n_train=N_TRAIN, n_test=N_TEST)
+
+
+def of(entries, id):
+    (found,) = [entry for entry in entries if entry.id == id]
+    return found
+
+
+def by_hand(differences, level=0.95):
+    """Return mean, low and high of differences (k,), Nadeau and Bengio's t, written out."""
+    k = len(differences)
+    scale = np.sqrt((1 / k + N_TEST / N_TRAIN) * np.var(differences, ddof=1))
+    reach = stats.t.ppf(1 - (1 - level) / 2, k - 1) * scale
+    return [np.mean(differences), np.mean(differences) - reach, np.mean(differences) + reach]
+
+
+def split_means(table, method, task, measure):
+    rows = table[(table["method"] == method) & (table["task"] == task) & (table["measure"] == measure)]
+    return np.array([rows.loc[rows["data_seed"] == k, "score"].mean() for k in sorted(rows["data_seed"].unique())])
+
+
+def numbers(line):
+    return [line.mean, line.low, line.high]
+
+
+ALL = {TXT: 0.2, MANY: 0.25} | dict.fromkeys(RIVALS, 0.1)
+
+
+# --- C1 -----------------------------------------------------------------------------------------------------------
+
+
+def test_c1_compares_txt_with_every_rival_on_every_task_by_widened_intervals(patients):
+    cohort = patients()
+    table = table_of(cohort, ALL | {"SVM, mine": 0.9, "constant": 0.0})
+    entry = of(benchmark_entries(cohort, table, MAIN), "C1")
+    assert len(RIVALS) == 8 and MANY not in RIVALS and entry.verdict == REPRODUCED
+    wanted = [(rival, task.name, MAIN[task.kind]) for rival in RIVALS for task in cohort.tasks]
+    assert [line.compared for line in entry.lines] == [", ".join(one) for one in wanted]
+    for line, (rival, *pair) in zip(entry.lines, wanted, strict=True):
+        differences = split_means(table, TXT, *pair) - split_means(table, rival, *pair)
+        np.testing.assert_allclose(numbers(line), by_hand(differences, 1 - 0.05 / 24))
+    assert (entry.cohort, entry.patients, entry.splits) == ("SMALL", 60, 6)
+    assert entry.events == int(np.nansum(cohort.outcome()[1]))
+
+
+def test_c1_is_about_the_rivals_that_ran_and_the_tasks_that_both_answered(patients):
+    cohort = patients()
+    table = table_of(cohort, {TXT: 0.2, "SVM": 0.1, "MLP": 0.1})
+    table = table[(table["method"] != "MLP") | (table["task"] == "OS")]
+    entry = of(benchmark_entries(cohort, table, MAIN), "C1")
+    assert [line.compared for line in entry.lines] == [
+        "SVM, Age, Spearman",
+        "SVM, NHG, accuracy",
+        "SVM, OS, Uno's C",
+        "MLP, OS, Uno's C",
+    ]
+    differences = split_means(table, TXT, "OS", "Uno's C") - split_means(table, "MLP", "OS", "Uno's C")
+    np.testing.assert_allclose(numbers(entry.lines[3]), by_hand(differences, 1 - 0.05 / 4))
+
+
+def test_one_rival_that_is_better_refutes_c1(patients):
+    cohort = patients()
+    found = benchmark_entries(cohort, table_of(cohort, ALL | {"SVM": 0.4}), MAIN)
+    assert of(found, "C1").verdict == NOT_REPRODUCED and "3 not reproduced" in of(found, "C1").note
+    wide = benchmark_entries(cohort, table_of(cohort, ALL, noise=1.0), MAIN)
+    assert of(wide, "C1").verdict == TOO_SMALL
+
+
+def test_failed_cells_and_scores_without_a_value_are_left_out(patients):
+    cohort = patients()
+    table = table_of(cohort, {TXT: 0.2, "SVM": 0.1, "MLP": 0.1, "T-GEM": 0.1}, splits=5)
+    table.loc[(table["method"] == "SVM") & (table["data_seed"] == 2), "score"] = np.nan
+    failed = table["method"] == "MLP"  # as a failed cell is written
+    table.loc[failed, ["task", "measure", "score"]] = None
+    table = table.drop_duplicates(["method", "data_seed", "model_seed", "task", "measure"])
+    table.loc[(table["method"] == "T-GEM") & (table["data_seed"] > 0), "score"] = np.nan  # one split: no interval
+    entry = of(benchmark_entries(cohort, table, MAIN), "C1")
+    assert [line.compared.split(", ")[0] for line in entry.lines] == ["SVM"] * 3
+    kept = table[table["data_seed"] != 2]
+    differences = split_means(kept, TXT, "Age", "Spearman") - split_means(kept, "SVM", "Age", "Spearman")
+    np.testing.assert_allclose(numbers(entry.lines[0]), by_hand(differences, 1 - 0.05 / 6))
+
+
+@pytest.mark.parametrize("better", [{TXT: 0.2, "ridge": 0.1}, {"SVM": 0.2, "MLP": 0.1}, {MANY: 0.1}])
+def test_without_txt_or_any_rival_c1_is_not_attempted(patients, better):
+    cohort = patients()
+    entry = of(benchmark_entries(cohort, table_of(cohort, better), MAIN), "C1")
+    assert entry.verdict == NOT_ATTEMPTED and "no task in common" in entry.note
+
+
+# --- C2 and C3 ----------------------------------------------------------------------------------------------------
+
+
+def test_c2_is_judged_by_harrells_c_on_overall_survival(patients):
+    cohort = patients()
+    table = table_of(cohort, ALL)
+    entries = benchmark_entries(cohort, table, MAIN)
+    entry = of(entries, "C2")
+    differences = split_means(table, MANY, "OS", "Harrell's C") - split_means(table, TXT, "OS", "Harrell's C")
+    (line,) = entry.lines
+    np.testing.assert_allclose(numbers(line), by_hand(differences))  # one comparison: not widened
+    assert line.compared == "TxT on all tasks against one, OS, Harrell's C" and entry.verdict == REPRODUCED
+    assert "C3" not in {entry.id for entry in entries}
+
+
+@pytest.mark.parametrize("endpoint", ["DM", "DRFi"])
+def test_distant_recurrence_speaks_to_c3_and_not_to_c2(patients, endpoint):
+    cohort = patients(endpoint=endpoint)
+    entries = benchmark_entries(cohort, table_of(cohort, {TXT: 0.3, MANY: 0.1, "SVM": 0.1}), MAIN)
+    assert of(entries, "C3").verdict == NOT_REPRODUCED and endpoint in of(entries, "C3").lines[0].compared
+    assert of(entries, "C2").verdict == NOT_ATTEMPTED
+    assert of(entries, "C2").note == f"this cohort's endpoint is {endpoint}, and the claim's is overall survival"
+
+
+@pytest.mark.parametrize("endpoint, tasks", [("PFI", ("Age", "OS")), ("none", ("Age", "NHG"))])
+def test_another_endpoint_or_none_speaks_to_neither(patients, endpoint, tasks):
+    cohort = patients(endpoint=endpoint, tasks=tasks)
+    entries = benchmark_entries(cohort, table_of(cohort, ALL), MAIN)
+    assert {entry.id for entry in entries if entry.id.startswith("C")} == {"C1", "C2"}
+    assert of(entries, "C2").verdict == NOT_ATTEMPTED and f"endpoint is {endpoint}" in of(entries, "C2").note
+    assert of(entries, "C1").events == (None if endpoint == "none" else int(np.nansum(cohort.outcome()[1])))
+
+
+@pytest.mark.parametrize(
+    "tasks, better",
+    [(("OS",), ALL), (("Age", "OS"), {TXT: 0.2, "SVM": 0.1}), (("Age", "OS"), {MANY: 0.2, "SVM": 0.1})],
+)
+def test_one_task_or_one_arm_is_no_test_of_many_tasks(patients, tasks, better):
+    cohort = patients(tasks=tasks)
+    entry = of(benchmark_entries(cohort, table_of(cohort, better), MAIN), "C2")
+    assert entry.verdict == NOT_ATTEMPTED
+    assert entry.note == "TxT did not learn OS both alone and among other tasks here"
+
+
+def test_an_arm_that_failed_on_all_splits_is_no_test_either(patients):
+    cohort = patients()
+    table = table_of(cohort, ALL)
+    table.loc[table["method"] == MANY, ["task", "measure", "score"]] = None
+    table = table.drop_duplicates(["method", "data_seed", "model_seed", "task", "measure"])
+    assert "both alone and among" in of(benchmark_entries(cohort, table, MAIN), "C2").note
+
+
+# --- C5 -----------------------------------------------------------------------------------------------------------
+
+FORMS = {name: 0.9 for name in ("TxT, all tasks", "TxT, fourier", "TxT on permuted labels", "TxT, as published")}
+CONTROLS = {name: 0.9 for name in ("CNN on permuted pixels", "DeepGene, shuffled genes")}
+
+
+def test_c5_is_asked_on_tcga_only_against_all_methods_that_are_no_form_of_txt_and_no_control(patients):
+    cohort = patients("TCGA-BRCA, 956 patients", tasks=("Age", "PAM50", "OS"))
+    others = {"SVM": 0.1, "nearest centroid": 0.1, "constant": 0.0}
+    table = table_of(cohort, {TXT: 0.2} | others | FORMS | CONTROLS)
+    (entry,) = benchmark_entries(cohort, table, MAIN)
+    assert entry.id == "C5" and entry.verdict == REPRODUCED
+    assert [line.compared for line in entry.lines] == [f"{name}, PAM50, accuracy" for name in others]
+    gains = split_means(table, TXT, "PAM50", "accuracy") - split_means(table, "nearest centroid", "PAM50", "accuracy")
+    np.testing.assert_allclose(numbers(entry.lines[1]), by_hand(gains, 1 - 0.05 / 3))
+    elsewhere = benchmark_entries(replace(cohort, about={"name": "METABRIC"}), table, MAIN)
+    assert "C5" not in {entry.id for entry in elsewhere} and of(elsewhere, "C1")
+
+
+def test_c5_without_pam50_is_not_attempted(patients):
+    cohort = patients("TCGA-BRCA, 956 patients")
+    (entry,) = benchmark_entries(cohort, table_of(cohort, ALL), MAIN)
+    assert (entry.id, entry.verdict) == ("C5", NOT_ATTEMPTED) and "no PAM50 in common here" in entry.note
+    with_it = patients("TCGA-BRCA, 956 patients", tasks=("PAM50", "OS"))
+    (entry,) = benchmark_entries(with_it, table_of(with_it, {TXT: 0.2} | FORMS), MAIN)  # nobody to be better than
+    assert entry.verdict == NOT_ATTEMPTED
+
+
+# --- published numbers --------------------------------------------------------------------------------------------
+
+
+def test_each_published_number_of_a_task_and_method_that_ran_is_entered_with_our_interval(patients):
+    cohort = patients()
+    table = table_of(cohort, {TXT: 0.2, "SVM": 0.1, "OmiEmbed, all tasks": 0.1, "ridge": 0.1})
+    entries = [entry for entry in benchmark_entries(cohort, table, MAIN) if entry.id.startswith("T1")]
+    arms = {PUBLISHED[name] for name in (TXT, "SVM", "OmiEmbed, all tasks")}
+    ran = {
+        id: row
+        for id, row in published_rows().items()
+        if row["item"] == "Table 1" and (row["method"], row["setting"]) in arms and row["task"] in ("Age", "NHG", "OS")
+    }
+    assert [entry.id for entry in entries] == list(ran) and len(ran) == 17  # the article has no Brier score of the SVM
+    assert {entry.verdict for entry in entries} == {NOT_COMPARABLE}
+    measures = {
+        "T1-STL-TxT-OS-c_index": (TXT, "OS", "Harrell's C"),
+        "T1-STL-SVM-Age-mae_years": ("SVM", "Age", "mean absolute error"),
+    }
+    for id, place in measures.items():
+        (line,) = of(entries, id).lines
+        np.testing.assert_allclose(numbers(line), by_hand(split_means(table, *place)))
+        assert line.compared == f"published {ran[id]['value']}"
+
+
+def test_a_number_whose_task_is_not_the_cohorts_or_that_has_one_split_is_left_out(patients):
+    cohort = patients()
+    table = table_of(cohort, {TXT: 0.2, "SVM": 0.1})
+    table.loc[(table["method"] == "SVM") & (table["data_seed"] > 0) & (table["measure"] == "Spearman"), "score"] = (
+        np.nan
+    )
+    ids = {entry.id for entry in benchmark_entries(cohort.with_tasks("Age", "OS"), table, MAIN)}
+    assert "T1-STL-TxT-Age-spearman" in ids and "T1-STL-SVM-Age-mae_years" in ids
+    assert "T1-STL-SVM-Age-spearman" not in ids and not any("NHG" in id for id in ids)
+
+
+# --- one split ----------------------------------------------------------------------------------------------------
+
+
+def test_one_split_is_entered_as_not_attempted_with_the_reason(patients):
+    cohort = patients()
+    entries = benchmark_entries(cohort, table_of(cohort, ALL, splits=1), MAIN)
+    assert {entry.id: (entry.verdict, entry.note) for entry in entries} == dict.fromkeys(
+        ("C1", "C2"), (NOT_ATTEMPTED, FEW)
+    )
+    tcga = patients("TCGA-BRCA, 956 patients", tasks=("Age", "PAM50"))
+    (entry,) = benchmark_entries(tcga, table_of(tcga, ALL, splits=1), MAIN)
+    assert (entry.id, entry.note) == ("C5", FEW)
+
+
+def test_the_order_of_the_rows_does_not_matter(patients):
+    cohort = patients()
+    table = table_of(cohort, ALL)
+    shuffled = benchmark_entries(cohort, table.sample(frac=1, random_state=0), MAIN)
+    for one, other in zip(benchmark_entries(cohort, table, MAIN), shuffled, strict=True):
+        assert (one.id, one.verdict, one.note) == (other.id, other.verdict, other.note)
+        for line, twin in zip(one.lines, other.lines, strict=True):
+            np.testing.assert_allclose(numbers(line), numbers(twin))
