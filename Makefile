@@ -4,17 +4,19 @@ ONLY    ?=
 N       ?= 01
 COHORT  ?=
 SCORE   ?=
+NAME    ?=
+HOURS   ?=
 PYTHON  ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
 PY      := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help book test pages bench notebook data lint lock clean
+.PHONY: help book test pages bench run freeze notebook data lint lock clean
 
 help:  ## Show this list
 	@echo "The TxT book. Commands:"
 	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
-	@echo "Settings: PROFILE=quick|real|paper  ONLY=06  N=06  COHORT=metabric  SCORE=700  PYTHON=python3.12"
+	@echo "Settings: PROFILE=quick|real|paper  ONLY=06  N=06  COHORT=metabric  SCORE=700  NAME=scanb_os  HOURS=2  PYTHON=python3.12"
 
 book: .venv/ready  ## Execute the notebooks and render the book [PROFILE=quick] [ONLY=06]
 	@$(PY) book/build.py --profile "$(PROFILE)" $(if $(ONLY),--only "$(ONLY)")
@@ -27,6 +29,12 @@ pages: .venv/ready  ## Open every built page in a headless browser, network off 
 
 bench: .venv/ready  ## Measure speed and memory beside the slow twin: a table, and _build/bench/speed.json (10 minutes)
 	@$(PY) tests/bench/bench_speed.py
+
+run: .venv/ready  ## Go on with a long run of data/plans.yml, each finished cell kept [NAME=scanb_os] [HOURS=2]
+	@$(PY) -m txtlib.runs $(if $(HOURS),--hours "$(HOURS)") -- "$(NAME)"
+
+freeze: .venv/ready  ## Sum up a long run, or the part that is done, in data/results [NAME=scanb_os]
+	@$(PY) -m txtlib.runs --freeze -- "$(NAME)"
 
 notebook: .venv/lab  ## Open JupyterLab on one notebook [N=06]
 	@set -- notebooks/$(N)_*.ipynb; test -f "$$1" || { echo "make notebook: no notebook has the number $(N)"; exit 1; }; \
@@ -41,8 +49,9 @@ lint: .venv/ready  ## Check style, and that no notebook holds output
 lock: .venv/lab  ## Write the installed versions to constraints.txt
 	@$(PY) -m pip freeze --exclude-editable | sed 's/+cpu//' | grep -viE '^(pip|setuptools|wheel)==' > constraints.txt
 
-clean:  ## Remove everything that was built, but not downloaded data
-	rm -rf _build .venv .pytest_cache .ruff_cache .hypothesis txtlib.egg-info
+clean:  ## Remove everything that was built, but neither downloaded data nor the cells of long runs
+	test ! -d _build || find _build -mindepth 1 -maxdepth 1 ! -name runs -exec rm -rf {} +
+	rm -rf .venv .pytest_cache .ruff_cache .hypothesis txtlib.egg-info
 
 # The stamps come last, so an interrupted installation starts again.
 .venv/ready: pyproject.toml constraints.txt

@@ -17,11 +17,24 @@ import pandas as pd
 import pytest
 
 from txtlib import benchmark, workers
-from txtlib.benchmark import COLUMNS, COST, Method, code_hash, content_hash, plan, run, run_cell, training_horizon
+from txtlib.benchmark import (
+    COLUMNS,
+    COST,
+    Method,
+    code_hash,
+    content_hash,
+    plan,
+    run,
+    run_cell,
+    run_cells,
+    same_but_code,
+    training_horizon,
+)
 from txtlib.cohort import CohortError, load_cohort, split
 from txtlib.peers.floors import ClinicalCox, Trivial
 from txtlib.predictions import Predictions
 from txtlib.preprocess import fit_preprocessor
+from txtlib.splits import cut, fold_split, folds_from
 
 # --- methods, as a reader would write them --------------------------------------------------------------------
 
@@ -554,6 +567,140 @@ def test_a_calibrated_curve_is_marked(cohort):
 class Calibrated(Moved):
     def predict(self, cohort):
         return replace(super().predict(cohort), calibrated=True)
+
+
+# --- other parts than those of a random split ----------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def halves(cohort):
+    return folds_from(pd.Series(np.resize(["b", "a"], len(cohort)), cohort.samples), "halves")
+
+
+def test_a_fold_is_tested_by_its_number(cohort, halves):
+    cells = plan(METHODS[1:2], cohort, [0, 1], [0], scheme=halves)
+    for fold, cell in enumerate(cells):
+        record, answer = run_cell(cohort, cell)
+        parts = fold_split(cohort, halves, fold)
+        assert record["error"] is None and list(answer.index) == list(parts.test.samples)
+        expected = ClinicalCox("Age").fit(parts.train).predict(parts.test)
+        np.testing.assert_array_equal(answer["DM"], expected.risk(record["horizon"]))
+        assert benchmark.table([record])["scheme"].iloc[0] == "halves"
+
+
+def test_a_scheme_may_be_described_in_plain_words(cohort, tmp_path):
+    scheme = {"name": "clusters", "k": 3, "n_genes": 50}
+    found = run(METHODS[:1], cohort, tmp_path, range(3), scheme=scheme, workers=1, progress=False)
+    assert found["error"].isna().all() and set(found["scheme"]) == {"clusters"}
+    assert found.drop_duplicates("data_seed")["n_test"].sum() == len(cohort)
+    assert found["split_hash"].nunique() == 3
+
+
+def test_a_cut_training_part_is_all_that_a_method_sees(cohort):
+    (cell,) = plan(METHODS[1:2], cohort, [1], [0], train_size=60)
+    record, answer = run_cell(cohort, cell)
+    parts = split(cohort, 1)
+    train = cut(parts.train, 60, 1)
+    expected = ClinicalCox("Age").fit(train).predict(parts.test)
+    np.testing.assert_array_equal(answer["DM"], expected.risk(record["horizon"]))
+    assert record["horizon"] == training_horizon(train)
+    assert (record["n_train"], record["n_whole"], record["n_test"]) == (60, len(parts.train), len(parts.test))
+    assert record["events_train"] == train.outcome()[1].sum()
+    scores = benchmark.score_draws({"m": expected}, parts.train, parts.test, record["horizon"], 0)["m"]["DM"].iloc[0]
+    assert {score["measure"]: score["score"] for score in record["scores"]} == scores.to_dict()  # by the whole part
+
+
+def test_one_horizon_for_several_sizes_is_reached_by_all(cohort):
+    records = [
+        run_cell(cohort, plan(METHODS[2:], cohort, [0], [0], train_size=size, horizon_size=50)[0])[0]
+        for size in (50, 100, None)
+    ]
+    assert [record["error"] for record in records] == [None] * 3
+    assert {record["horizon"] for record in records} == {training_horizon(cut(split(cohort, 0).train, 50, 0))}
+    table = benchmark.table(records)
+    assert table.drop_duplicates("cell")["train_size"].tolist() == [50, 100, pd.NA]
+
+
+def test_parts_make_another_cell_and_the_default_says_nothing_of_them(cohort, halves):
+    other = folds_from(pd.Series(np.resize(["a", "b"], len(cohort)), cohort.samples), "halves")
+    options = [{"scheme": halves}, {"scheme": other}, {"train_size": 60}, {"train_size": 60, "horizon_size": 50}]
+    changed = {keys(cohort, **option)[0] for option in options}
+    assert len({*keys(cohort), *changed}) == 5
+    assert keys(cohort, scheme={"name": "random"}) == keys(cohort)
+    (cell,) = plan(METHODS[:1], cohort, [0], [0])
+    assert not {"scheme", "train_size", "horizon_size", "splits_code", "fixed"} & cell.identity.keys()
+    (cell,) = plan(METHODS[:1], cohort, [0], [0], scheme=halves)
+    json.dumps(cell.identity)
+
+
+@pytest.mark.parametrize(
+    "options, sentence",
+    [
+        ({"train_size": 0}, "train_size and horizon_size are whole numbers of patients from 1 up"),
+        ({"train_size": 10.5}, "whole numbers of patients"),
+        ({"train_size": 50, "horizon_size": 60}, "horizon_size not above train_size, not 50 and 60"),
+        ({"scheme": {"name": "clusters", "k": 2}}, "There are 2 folds, so data_seeds are among 0 to 1"),
+        ({"scheme": {"name": "site"}}, "A scheme is"),
+    ],
+)
+def test_parts_that_cannot_be_are_refused(options, sentence, cohort):
+    with pytest.raises(ValueError, match=sentence):
+        plan(METHODS[:1], cohort, [0, 1, 2], [0], **options)
+
+
+def test_a_part_that_is_too_small_to_be_cut_is_a_failed_cell(cohort):
+    (cell,) = plan(METHODS[:1], cohort, [0], [0], train_size=150)
+    assert "cannot be cut to 150" in run_cell(cohort, cell)[0]["error"]
+
+
+# --- settings that were chosen before, and a time to stop ----------------------------------------------------------
+
+
+def test_fixed_settings_are_taken_for_each_fit_and_not_tuned_again(cohort):
+    space = {"move": [20.0, 0.0, -20.0]}
+    fixed = {"Age": {"move": 5.0}, "Size": {"move": -5.0}}
+    options = {"factory": Moved, "space": space, "joint": False, "trials": 3, "kinds": ("regression",)}
+    record, answer = result(cohort, fixed=fixed, **options)
+    _, plain = result(cohort, factory=Moved, kinds=("regression",))
+    np.testing.assert_allclose(answer["Age"] - plain["Age"], 5)
+    np.testing.assert_allclose(answer["Size"] - plain["Size"], -5)
+    assert record["chosen"] == fixed and record["trials"] == 1
+    lacking, _ = result(cohort, fixed={"Age": {"move": 5.0}}, **options)
+    assert "has fixed settings, but none for Size" in lacking["error"]
+
+
+def test_the_code_alone_makes_a_cell_of_the_same_experiment(cohort):
+    (cell,) = plan(METHODS[:1], cohort, [0], [0], train_size=60)
+    older = {**cell.identity, "code": "older", "splits_code": "older", "txtlib": "0"}
+    assert same_but_code(older) == same_but_code(cell.identity)
+    assert same_but_code({**older, "data_seed": 1}) != same_but_code(cell.identity)
+
+
+class Slow(Counted):
+    def fit(self, train, validation):
+        time.sleep(0.3)
+        return super().fit(train, validation)
+
+
+def test_after_its_time_no_cell_is_begun_and_those_that_were_are_finished(cohort, tmp_path, log):
+    cells = plan([Method("slow", Slow, {"log": str(log)})], cohort, list(range(6)), [0, 1])
+    options = {"workers": 2, "threads": 1, "progress": False}
+    run_cells(cells, cohort, tmp_path, until=time.time(), **options)
+    assert runs(log) == 0
+    run_cells(cells, cohort, tmp_path, until=UntilTwoRan(log), **options)
+    done = [record for record in (benchmark._read(tmp_path, cell) for cell in cells) if record]
+    assert 2 <= len(done) == runs(log) <= 4 and all(record["error"] is None for record in done)
+    assert {record["identity"]["model_seed"] for record in done} == {0}  # one seed of all splits comes first
+
+
+class UntilTwoRan:
+    """A moment that is later than any time until two cells ran, and then earlier."""
+
+    def __init__(self, log):
+        self.log = log
+
+    def __gt__(self, now):
+        return runs(self.log) < 2
 
 
 # --- what is refused ------------------------------------------------------------------------------------------

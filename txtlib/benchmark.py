@@ -20,10 +20,12 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import cache, partial
+from datetime import UTC, datetime
+from functools import cache, cached_property, partial
 from importlib.metadata import version
 from importlib.util import find_spec
 from inspect import isclass, isfunction
+from itertools import takewhile
 from pathlib import Path
 
 import numpy as np
@@ -34,18 +36,20 @@ from txtlib import __version__
 from txtlib.bootstrap import score_draws
 from txtlib.cohort import KINDS, Cohort, CohortError, Split, load_cohort, split
 from txtlib.predictions import Predictions, joined
+from txtlib.splits import Folds, cut, fold_split, make_folds
 from txtlib.tuning import Tuned, candidates, tune
 from txtlib.workers import Died, Each, last_words, open_workers
 
 LIBRARIES = ("numpy", "pandas", "scikit-learn", "scikit-survival", "lifelines", "torch")
 OUTLIVED = (10, 0.2)  # a horizon must be outlived by so many training patients, and by this share of them
 COUNTS = [f"{what}_{part}" for what in ("n", "events") for part in Split._fields]
-IDENTITY = ["cell", "method", "settings", "cohort", "cohort_hash", "data_seed", "model_seed"]
+IDENTITY = ["cell", "method", "settings", "cohort", "cohort_hash", "scheme", "train_size", "data_seed", "model_seed"]
+CODE = ("code", "txtlib", "splits_code")  # what of an identity is the code's, not the experiment's
 SCORE = ["task", "measure", "score"]
 TUNING = ["trials", "chosen", "calibrated"]
 SECONDS = ["fit_seconds", "tuning_seconds", "predict_seconds"]
 COST = [*SECONDS, "peak_mb", "threads", "versions", "error"]
-COLUMNS = [*IDENTITY, *SCORE, *TUNING, "horizon", "split_hash", *COUNTS, *COST]
+COLUMNS = [*IDENTITY, *SCORE, *TUNING, "horizon", "split_hash", *COUNTS, "n_whole", *COST]
 LONG = 200  # characters of one setting, above which the table shows its hash
 
 
@@ -55,7 +59,8 @@ class Method:
 
     ``space`` {setting: values, the default first} is what tuning chooses from; a setting that is given stays. ``kinds``
     are those of the tasks that the method can answer; it is given no others. It learns all of them in one fit, unless
-    it is not ``joint``: then there is a fit, with settings of its own, for each task.
+    it is not ``joint``: then there is a fit, with settings of its own, for each task. ``fixed`` {the fit's tasks,
+    joined by ", ": settings} is what tuning chose before, on other cells: it is then not tuned again.
     """
 
     name: str
@@ -64,20 +69,25 @@ class Method:
     space: dict = field(default_factory=dict)
     kinds: tuple[str, ...] = KINDS
     joint: bool = True
+    fixed: dict[str, dict] = field(default_factory=dict)
 
     def tried(self, trials: int) -> list[dict]:
-        """Return the settings that so many trials are: fewer, if the space holds no more."""
-        return candidates(self.settings, self.space, trials)
+        """Return the settings that so many trials are: fewer, if the space holds no more; none if they are fixed."""
+        return [] if self.fixed else candidates(self.settings, self.space, trials)
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One run: the method, and ``identity``, all that decides the result, as it stands in the cell's file."""
+    """One run: the method, and ``identity``, all that decides the result, as it stands in the cell's file.
+
+    ``folds`` are those that the data seed counts; without them it draws a random split.
+    """
 
     method: Method
     identity: dict
+    folds: Folds | None = field(default=None, compare=False)
 
-    @property
+    @cached_property
     def key(self) -> str:
         """The name of the cell's files."""
         return _hash(self.identity)
@@ -95,6 +105,9 @@ def run(
     threads: int | None = None,
     cluster=None,
     progress: bool = True,
+    scheme: dict | Folds | None = None,
+    train_size: int | None = None,
+    horizon_size: int | None = None,
 ) -> pd.DataFrame:
     """Run the cells that ``folder`` does not hold yet, and return the table of all of them (see ``table``).
 
@@ -107,26 +120,53 @@ def run(
     split. Each method has as many ``trials``, or as its space holds, chosen from on the validation part
     (txtlib/tuning.py). A script calls this under ``if __name__ == "__main__":``. Raises ValueError, CohortError or
     OSError with the reason; ConnectionError if there is no such cluster.
+
+    By default a data seed draws a random split; with another ``scheme`` (txtlib/splits.py) it is the number of the
+    fold that is tested. ``train_size`` keeps so many patients of each training part, stratified; a smaller size is
+    within a larger one. Validation and test part, and the training part that scores are measured by, stay whole.
+    For one horizon over several sizes, give the smallest as ``horizon_size``: each larger part's time grid reaches
+    the horizon of that one.
     """
     cohort = cohort if isinstance(cohort, Cohort) else load_cohort(cohort)
     _check_workers(workers, threads, cluster)
     seeds = _seeds("data_seeds", data_seeds), _seeds("model_seeds", model_seeds)
-    cells = plan(list(methods), cohort, *seeds, horizon, trials)
+    cells = plan(list(methods), cohort, *seeds, horizon, trials, scheme, train_size, horizon_size)
+    run_cells(cells, cohort, folder, workers, threads, cluster, progress)
+    return table([_read(Path(folder), cell) for cell in cells])
+
+
+def run_cells(
+    cells: list[Cell],
+    cohort: Cohort,
+    folder: str | Path,
+    workers: int | None = None,
+    threads: int | None = None,
+    cluster=None,
+    progress: bool = True,
+    until: float = np.inf,
+    what: str = "cells",
+) -> None:
+    """Run those of the planned cells that ``folder`` does not hold, as ``run`` does, and write each when it is done.
+
+    All splits come with the first model seed, then with the next, so that what is done so far can be compared. After
+    ``until``, in seconds of time.time(), no further cell is begun.
+    """
     folder = _made(Path(folder))
     todo = [cell for cell in cells if not _finished(folder, cell)]
+    todo.sort(key=lambda cell: (cell.identity["model_seed"], cell.identity["data_seed"]))
     quiet = {} if progress else {"disable": True}  # said only then, so that TQDM_DISABLE works too
-    with tqdm(total=len(cells), initial=len(cells) - len(todo), desc="cells", unit="cell", **quiet) as bar:
+    with tqdm(total=len(cells), initial=len(cells) - len(todo), desc=what, unit="cell", **quiet) as bar:
         if todo:
             with open_workers(run_cell, cohort, workers, threads, cluster) as each:
-                _run_all(todo, each, folder, bar)
-    return table([_read(folder, cell) for cell in cells])
+                _run_all(todo, each, folder, bar, until)
 
 
-def _run_all(cells: list[Cell], each: Each, folder: Path, bar: tqdm) -> None:
+def _run_all(cells: list[Cell], each: Each, folder: Path, bar: tqdm, until: float) -> None:
     """Run all cells, and those whose process died once more, alone: with all the memory, and no other to blame."""
     for alone in (False, True):
         dead = []
-        with closing(each(cells, alone)) as outcomes:  # or joblib goes on while an error is on its way up
+        in_time = takewhile(lambda cell: time.time() < until, cells)
+        with closing(each(in_time, alone)) as outcomes:  # or joblib goes on while an error is on its way up
             for outcome in outcomes:
                 died = isinstance(outcome, Died)
                 if died:
@@ -147,16 +187,23 @@ def plan(
     model_seeds: list[int],
     horizon: float | None = None,
     trials: int = 1,
+    scheme: dict | Folds | None = None,
+    train_size: int | None = None,
+    horizon_size: int | None = None,
 ) -> list[Cell]:
     """Return the cells of a run, ordered by method, data seed and model seed; ValueError for what cannot be run."""
     _check_methods(methods)
+    _check_sizes(train_size, horizon_size)
     if horizon is not None and not 0 < horizon < np.inf:
         raise ValueError(f"horizon is a time above 0 in the cohort's unit, not {horizon}.")
     if trials < 1:
         raise ValueError(f"trials is 1 or more, not {trials}.")
+    folds = make_folds(cohort, scheme)
+    _check_folds(folds, data_seeds)
     data = {"cohort": cohort.name, "cohort_hash": content_hash(cohort), "horizon": horizon, "outlived": OUTLIVED}
+    data |= _parts_described(folds, train_size, horizon_size)
     return [
-        Cell(method, {**_described(method, trials), **data, "data_seed": data_seed, "model_seed": model_seed})
+        Cell(method, {**_described(method, trials), **data, "data_seed": data_seed, "model_seed": model_seed}, folds)
         for method in methods
         for data_seed in data_seeds
         for model_seed in model_seeds
@@ -167,7 +214,25 @@ def _described(method: Method, trials: int) -> dict:
     factory = f"{method.factory.__module__}.{method.factory.__qualname__}"
     code = {"factory": factory, "code": code_hash(method.factory), "txtlib": __version__}
     how = {"kinds": list(method.kinds), "joint": method.joint, "tried": method.tried(trials)}
+    how |= {"fixed": method.fixed} if method.fixed else {}
     return {"method": method.name, "settings": method.settings, **how, **code}
+
+
+def _parts_described(folds: Folds | None, train_size: int | None, horizon_size: int | None) -> dict:
+    """Return what an identity says of the parts; nothing for whole parts of random splits."""
+    hashed = folds and _hash([list(map(str, folds.labels.index)), folds.labels.tolist()])
+    found = {
+        "scheme": folds and {**folds.about, "folds": hashed},
+        "train_size": train_size,
+        "horizon_size": horizon_size,
+    }
+    found = {name: value for name, value in found.items() if value is not None}
+    return found | ({"splits_code": _read_code(_source("txtlib.splits"))[0]} if found else {})
+
+
+def same_but_code(identity: dict) -> str:
+    """Return a hash of all that decides a result except the code: cells with the same are one experiment."""
+    return _hash({name: value for name, value in identity.items() if name not in CODE})
 
 
 def content_hash(cohort: Cohort) -> str:
@@ -251,11 +316,11 @@ def run_cell(cohort: Cohort, cell: Cell) -> tuple[dict, pd.DataFrame | None]:
     record = _record(cell)
     try:
         _check_code(cell)
-        parts = split(cohort, cell.identity["data_seed"])
-        record |= _facts(parts, cell.identity["horizon"])
+        parts, whole = _parts(cohort, cell)
+        record |= _facts(parts, whole, _horizon(cell.identity, parts.train, whole))
         answer = _answer(cell, parts, record)
         patients = patient_table(answer, parts.test, record["horizon"])
-        record["scores"] = _scores(answer, parts, record["horizon"])
+        record["scores"] = _scores(answer, parts._replace(train=whole), record["horizon"])
     except (Exception, SystemExit) as error:
         return record | {"error": last_words(error), "traceback": traceback.format_exc()}, None
     return record, patients
@@ -278,12 +343,26 @@ def _record(cell: Cell, error: str | None = None) -> dict:
     return {"key": cell.key, "identity": cell.identity, **about, "scores": [], "error": error}
 
 
-def _facts(parts: Split, horizon: float | None) -> dict:
+def _parts(cohort: Cohort, cell: Cell) -> tuple[Split, Cohort]:
+    """Return the parts of a cell, and the training part before it was cut."""
+    seed, size = cell.identity["data_seed"], cell.identity.get("train_size")
+    parts = split(cohort, seed) if cell.folds is None else fold_split(cohort, cell.folds, seed)
+    return (parts, parts.train) if size is None else (parts._replace(train=cut(parts.train, size, seed)), parts.train)
+
+
+def _horizon(identity: dict, train: Cohort, whole: Cohort) -> float | None:
+    if train.survival_task is None:
+        return None
+    size = identity.get("horizon_size")
+    return identity["horizon"] or training_horizon(cut(whole, size, identity["data_seed"]) if size else train)
+
+
+def _facts(parts: Split, whole: Cohort, horizon: float | None) -> dict:
     survival = parts.train.survival_task is not None
-    sizes = {f"n_{name}": len(part) for name, part in parts._asdict().items()}
+    sizes = {f"n_{name}": len(part) for name, part in parts._asdict().items()} | {"n_whole": len(whole)}
     events = {f"events_{name}": int(np.nansum(part.outcome()[1])) for name, part in parts._asdict().items() if survival}
-    chosen = (horizon or training_horizon(parts.train)) if survival else None
-    return {**sizes, **events, "horizon": chosen, "split_hash": _hash([list(map(str, part.samples)) for part in parts])}
+    hashed = _hash([list(map(str, part.samples)) for part in parts])
+    return {**sizes, **events, "horizon": horizon, "split_hash": hashed}
 
 
 def training_horizon(train: Cohort) -> float:
@@ -306,7 +385,11 @@ def training_horizon(train: Cohort) -> float:
 
 def _answer(cell: Cell, parts: Split, record: dict) -> Predictions:
     _reset_peak()
-    record |= {"chosen": {}, "trials": len(cell.identity["tried"]), **dict.fromkeys(SECONDS, 0.0)}
+    record |= {
+        "chosen": cell.identity.get("fixed", {}),
+        "trials": len(cell.identity["tried"]) or 1,
+        **dict.fromkeys(SECONDS, 0.0),
+    }
     try:
         answer = joined([_answer_tasks(cell, parts, names, record) for names in _together(cell.method, parts.train)])
     finally:
@@ -326,13 +409,21 @@ def _together(method: Method, cohort: Cohort) -> list[list[str]]:
 def _answer_tasks(cell: Cell, parts: Split, names: list[str], record: dict) -> Predictions:
     train, validation, test = (part.with_tasks(*names) for part in parts)
     make = partial(cell.method.factory, seed=cell.identity["model_seed"])
-    tuned = tune(make, cell.identity["tried"], train, validation, record["horizon"])
+    tuned = tune(make, _options(cell, names), train, validation, record["horizon"])
     _note(record, tuned, names)
     with _timed(record, "predict_seconds"):
         answer = tuned.method.predict(test)
     if list(answer.samples) != list(test.samples):
         raise ValueError("The answer is not for the test patients in their order; keep cohort.samples as they come.")
     return answer
+
+
+def _options(cell: Cell, names: list[str]) -> list[dict]:
+    """Return the settings that a fit on these tasks may have: those tried, or those chosen before."""
+    fixed, tasks = cell.method.fixed, ", ".join(names)
+    if fixed and tasks not in fixed:
+        raise ValueError(f"{cell.method.name!r} has fixed settings, but none for {tasks}: tune it on these tasks.")
+    return [cell.method.settings | fixed[tasks]] if fixed else cell.identity["tried"]
 
 
 def _note(record: dict, tuned: Tuned, names: list[str]) -> None:
@@ -396,7 +487,8 @@ def _write(folder: Path, record: dict, patients: pd.DataFrame | None) -> None:
         patients.to_parquet(draft)
         os.replace(draft, folder / f"{record['key']}.parquet")
     draft = folder / f"{record['key']}.{os.getpid()}.draft"
-    draft.write_text(json.dumps(record, indent=1), encoding="utf-8")
+    finished = datetime.now(UTC).isoformat(timespec="seconds")
+    draft.write_text(json.dumps(record | {"finished": finished}, indent=1), encoding="utf-8")
     os.replace(draft, folder / f"{record['key']}.json")
 
 
@@ -423,17 +515,19 @@ def table(records: Iterable[dict]) -> pd.DataFrame:
     """Return the tidy table of cells: a row per cell, task and measure; of a failed cell, one row with its error.
 
     Settings, what tuning chose, and versions are JSON text; a long setting, say gene sets, stands there as a hash.
+    n_train is what the method saw; n_whole is the training part before it was cut to train_size, if it was.
     Peak memory is that of the whole process while it fitted and predicted.
     """
     rows = []
     for record in records:
         plain = {**record["identity"], **record, "cell": record["key"]}
+        plain["scheme"] = plain.get("scheme", {"name": "random"})["name"]
         plain["settings"] = _short(plain["settings"])
         plain["chosen"] = {names: _short(own) for names, own in record.get("chosen", {}).items()}
         plain |= {key: json.dumps(plain[key], sort_keys=True) for key in ("settings", "chosen", "versions")}
         rows += [plain | score for score in record["scores"] or [dict.fromkeys(SCORE)]]
     frame = pd.DataFrame(rows).reindex(columns=COLUMNS)
-    whole = dict.fromkeys([*COUNTS, "threads", "trials"], "Int64")
+    whole = dict.fromkeys([*COUNTS, "n_whole", "train_size", "threads", "trials"], "Int64")
     return frame.astype(whole | dict.fromkeys(["score", "horizon", "peak_mb", *SECONDS], float))
 
 
@@ -463,7 +557,7 @@ def _check_method(method: Method) -> None:
         )
     try:
         plain = json.loads(json.dumps(method.settings, sort_keys=True))
-        json.dumps(method.space)
+        json.dumps([method.space, method.fixed])
     except (TypeError, ValueError) as error:
         raise ValueError(f"Method {method.name!r}: settings are plain values, as JSON has them ({error}).") from error
     if not isinstance(plain, dict) or "seed" in {*plain, *method.space}:
@@ -488,6 +582,20 @@ def _seeds(name: str, seeds: Iterable[int]) -> list[int]:
     if not whole or not seeds or len(set(seeds)) < len(seeds):
         raise ValueError(f"{name} are whole numbers from 0 up, at least one, and each once, not {seeds}.")
     return [int(seed) for seed in seeds]
+
+
+def _check_sizes(train_size: int | None, horizon_size: int | None) -> None:
+    whole = all(size is None or (isinstance(size, int) and size >= 1) for size in (train_size, horizon_size))
+    if not whole or (horizon_size or 0) > (train_size or np.inf):
+        raise ValueError(
+            "train_size and horizon_size are whole numbers of patients from 1 up, and horizon_size not above "
+            f"train_size, not {train_size} and {horizon_size}."
+        )
+
+
+def _check_folds(folds: Folds | None, data_seeds: list[int]) -> None:
+    if folds is not None and max(data_seeds) >= len(folds):
+        raise ValueError(f"There are {len(folds)} folds, so data_seeds are among 0 to {len(folds) - 1}: {data_seeds}.")
 
 
 def _check_workers(workers: int | None, threads: int | None, cluster) -> None:

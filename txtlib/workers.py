@@ -22,7 +22,7 @@ from joblib import Parallel, cpu_count, delayed, parallel_config
 THREADS = tuple(f"{library}_NUM_THREADS" for library in ("OMP", "OPENBLAS", "MKL", "NUMBA", "NUMEXPR"))
 
 Work = Callable[[Any, Any], Any]  # of what all items share, and of one item
-Each = Callable[[list, bool], Generator]  # items, and whether to take them one at a time -> outcomes as they come
+Each = Callable[[Iterable, bool], Generator]  # items, and whether to take them one at a time -> outcomes as they come
 
 
 class Died(NamedTuple):
@@ -66,9 +66,10 @@ def _stream(calls: Iterable, **options) -> Generator:
 def _local_processes(work: Work, shared: Any, workers: int, threads: int | None) -> Iterator[Each]:
     crew = _Crew(work, shared)
 
-    def each(items: list, alone: bool = False) -> Generator:
+    def each(items: Iterable, alone: bool = False) -> Generator:
         with parallel_config(backend="threading", n_jobs=1 if alone else workers):
-            yield from _stream(delayed(crew)(item) for item in items)
+            # None ahead of its turn: the caller may have no more to give when a process is free.
+            yield from _stream((delayed(crew)(item) for item in items), pre_dispatch="n_jobs")
 
     with _threads_per_process(workers, threads):
         try:
@@ -177,7 +178,7 @@ def _dask_workers(work: Work, shared: Any, cluster) -> Iterator[Each]:
     with _client(cluster) as client:
         _check_one_thread_each(client)
 
-        def each(items: list, alone: bool = False) -> Generator:
+        def each(items: Iterable, alone: bool = False) -> Generator:
             # No more in flight than there are workers: Dask blames a death on all items that wait behind it.
             ahead = 1 if alone else max(1, len(client.nthreads()))
             with parallel_config(backend=_dask_backend(client, shared), n_jobs=-1):
