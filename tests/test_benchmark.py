@@ -246,6 +246,19 @@ def test_the_answer_for_each_test_patient_is_kept(cohort, two_workers):
     np.testing.assert_array_equal(kept["Age"], answer.values["Age"])
 
 
+def test_a_stored_answer_scores_as_the_answer_did(cohort, two_workers):
+    folder, found = two_workers
+    parts = split(cohort, 0)
+    for name in ("Kaplan-Meier", "TxT"):
+        rows = found[(found["method"] == name) & (found["data_seed"] == 0) & (found["model_seed"] == 0)]
+        kept = benchmark.predictions_of(benchmark.answer_of(folder, rows["cell"].iloc[0]), parts.test)
+        again = benchmark.score_draws({"m": kept}, parts.train, parts.test, rows["horizon"].iloc[0], 0)["m"].iloc[0]
+        scores = rows.set_index(["task", "measure"])["score"]
+        shared = [key for key in again.index if key[1] != "time-dependent AUC"]  # which reads the curves
+        assert len(shared) == len(scores) - 4  # and those of curves, which are gone
+        pd.testing.assert_series_equal(again[shared].rename("score"), scores[shared], check_names=False)
+
+
 # --- a finished cell is never run again, and never lost -------------------------------------------------------
 
 

@@ -511,6 +511,19 @@ def answer_of(folder: str | Path, cell: str) -> pd.DataFrame:
     return pd.read_parquet(Path(folder) / f"{cell}.parquet")
 
 
+def predictions_of(answers: pd.DataFrame, test: Cohort) -> Predictions:
+    """Return ``answer_of`` as Predictions of the test part; of a survival curve, the risk at the horizon is left."""
+    numbers = {task.name: answers[task.name].to_numpy() for task in test.tasks if task.name in answers}
+    score = numbers.pop(test.survival_task.name, None) if test.survival_task else None
+    classes = {task.name: _classes(answers, task.name) for task in test.tasks if task.kind == "classification"}
+    return Predictions(answers.index, None, None, numbers, {k: v for k, v in classes.items() if len(v.columns)}, score)
+
+
+def _classes(answers: pd.DataFrame, task: str) -> pd.DataFrame:
+    columns = [column for column in answers if column.startswith(f"{task}=")]
+    return answers[columns].set_axis([column[len(task) + 1 :] for column in columns], axis=1)
+
+
 def table(records: Iterable[dict]) -> pd.DataFrame:
     """Return the tidy table of cells: a row per cell, task and measure; of a failed cell, one row with its error.
 
