@@ -265,3 +265,13 @@ def test_batches_of_one_are_refused(parts, preprocessor):
 def test_no_epoch_at_all_is_refused(parts, preprocessor):
     with pytest.raises(ValueError, match="epochs is 0"):
         short_fit(parts, preprocessor, epochs=0)
+
+
+def test_patients_who_differ_by_rounding_alone_tie(parts):
+    preprocessor = fit_preprocessor(parts.train, n_genes=8, n_times=5, grid="quantile")
+    noise = 1e-7 * np.arange(len(parts.test))[:, None]
+    outputs = {task: 0.3 + noise * np.ones((1, size)) for task, size in preprocessor.outputs.items()}
+    answer = training.decode(outputs, parts.test, preprocessor)
+    assert np.ptp(answer.values["Age"]) == 0 and np.ptp(answer.risk(1825)) == 0
+    outputs = {task: raw + noise * 1e4 for task, raw in outputs.items()}
+    assert len(np.unique(training.decode(outputs, parts.test, preprocessor).values["Age"])) == len(parts.test)

@@ -28,6 +28,7 @@ from txtlib.survival import survival_curves
 from txtlib.variants import variant
 
 NETWORK = "trained network"  # the kind of file that Trained.save writes
+DIGITS = 5  # of a logit, or of a number in SDs of the training part
 GENES_AT_ONCE = 64_000  # genes x patients per forward pass where no gradient is needed
 
 
@@ -82,10 +83,13 @@ def load_trained(path: str | Path) -> Trained:
 
 
 def decode(outputs: dict[str, np.ndarray], cohort: Cohort, preprocessor: Preprocessor) -> Predictions:
-    """Turn raw outputs {task: (n, size)} into Predictions in the units of the labels."""
+    """Turn raw outputs {task: (n, size)} into Predictions in the units of the labels.
+
+    Outputs are rounded to DIGITS: patients who differ by float32's rounding alone must tie, or they would be ranked.
+    """
     curves, values, probabilities = None, {}, {}
     for task in preprocessor.tasks:
-        output = outputs[task.name].astype(float)
+        output = outputs[task.name].astype(float).round(DIGITS)
         if task.kind == "survival":
             curves = survival_curves(output)
         elif task.kind == "regression":
