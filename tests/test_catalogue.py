@@ -2,7 +2,6 @@
 
 import json
 import sys
-import time
 from functools import cache
 from inspect import signature
 
@@ -348,14 +347,13 @@ def test_every_method_has_as_many_trials_as_the_others_or_as_its_space_holds():
 def smoked(name):
     """Run a method on one split with two settings tried; return the record, the patients' table and CPU seconds."""
     (cell,) = plan([small()[name]], cohort(), [0], [0], trials=2)
-    before = time.process_time()
     record, patients = run_cell(cohort(), cell)
-    return record, patients, time.process_time() - before
+    return record, patients
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_it_runs(name):
-    record, patients, _ = smoked(name)
+    record, patients = smoked(name)
     assert record["error"] is None, record["traceback"]
     answered = {task for task, kind in KINDS.items() if kind in small()[name].kinds}
     assert {score["task"] for score in record["scores"]} == answered
@@ -364,10 +362,6 @@ def test_it_runs(name):
     assert undefined == ({"Pearson", "Spearman"} if name in ONE_ANSWER else set())
     assert ("Age" in patients and patients["Age"].nunique() == 1) == (name in ONE_ANSWER)
     assert record["trials"] == len(small()[name].tried(2)) and bool(record["chosen"]) == (record["trials"] > 1)
-
-
-def test_all_of_them_take_less_than_a_minute():
-    assert sum(smoked(name)[2] for name in NAMES) < 60
 
 
 # --- the article's table ------------------------------------------------------------------------------------------
