@@ -345,7 +345,7 @@ def test_every_method_has_as_many_trials_as_the_others_or_as_its_space_holds():
 
 @cache
 def smoked(name):
-    """Run a method on one split with two settings tried; return the record, the patients' table and CPU seconds."""
+    """Run a method on one split with two settings tried; return the record and the patients' table."""
     (cell,) = plan([small()[name]], cohort(), [0], [0], trials=2)
     record, patients = run_cell(cohort(), cell)
     return record, patients
