@@ -162,7 +162,7 @@ def _claims_table(rows: list[Row], notebooks: Notebooks) -> str:
         told = Cell(claimed + test, row.id, row.id)
         result = _result(row.entry, _differences(row.entry["lines"]))
         body.append([told, Cell(result), Cell(_verdict(row.entry, notebooks))])
-    caption = "Differences are positive where they favour the claim, with 95 % intervals; each links to its cell."
+    caption = "Differences are positive where they favour the claim, with their intervals; each links to its cell."
     return table(["claim", "result here", "verdict"], body, caption)
 
 
@@ -177,7 +177,7 @@ def _all_comparisons(rows: list[Row]) -> Iterator[str]:
     for row in rows:
         if len(row.entry["lines"]) > 1:
             cells = [[Cell(escape(text)) for text in _compared(line)] for line in row.entry["lines"]]
-            head = ["compared", "margin", "difference (95 % interval)", "verdict"]
+            head = ["compared", "margin", "difference (interval)", "verdict"]
             summary = escape(f"{row.id} on {row.entry['cohort']}: its {len(cells)} comparisons")
             yield f"<details><summary>{summary}</summary>{table(head, cells, f'{row.id}.')}</details>"
 

@@ -378,7 +378,9 @@ def test_every_row_of_table_1_has_its_method():
 
 
 def test_all_numbers_of_table_1_stand_under_our_names():
-    numbers = published_numbers().set_index("id")
+    every = published_numbers().set_index("id")
+    assert list(every.index[every["claim"] == "C4"]) == ["S8-MTL-TxT-OS-c_index"]
+    numbers = every[every["claim"] != "C4"]
     rows = {id: row for id, row in published_rows().items() if row["item"] == "Table 1"}
     assert list(numbers.index) == list(rows) and numbers.notna().all(axis=None)
     for id, row in rows.items():

@@ -160,6 +160,22 @@ def test_the_other_way_round_is_worse_by_as_much():
     np.testing.assert_allclose(one["p"], other["p"])
 
 
+def test_the_correlation_of_a_constant_answer_counts_as_nothing_known():
+    table = pd.DataFrame(
+        [
+            (method, seed, 0, "Age", measure, score)
+            for method, scores in {"flat": [np.nan, np.nan], "good": [0.5, 0.7]}.items()
+            for seed, score in enumerate(scores)
+            for measure in ("Spearman", "mean absolute error")
+        ],
+        columns=["method", "data_seed", "model_seed", "task", "measure", "score"],
+    ).assign(n_train=70, n_test=20)
+    found = paired_over_splits(table, "flat", "good")
+    assert found.loc[("Age", "Spearman"), "mean"] == pytest.approx(-0.6)
+    assert np.isnan(found.loc[("Age", "mean absolute error"), "mean"])
+    assert spread(table, "Age", "Spearman", 1)["flat"] == "0.0 (0.0 to 0.0)"
+
+
 def test_what_has_no_score_is_dropped_and_counted():
     table = random_table(2)
     lost = table.query("method == 'new' and data_seed == 1").index

@@ -129,10 +129,27 @@ def test_failed_cells_and_scores_without_a_value_are_left_out(patients):
     table = table.drop_duplicates(["method", "data_seed", "model_seed", "task", "measure"])
     table.loc[(table["method"] == "T-GEM") & (table["data_seed"] > 0), "score"] = np.nan  # one split: no interval
     entry = of(benchmark_entries(cohort, table, MAIN), "C1")
-    assert [line.compared.split(", ")[0] for line in entry.lines] == ["SVM"] * 3
+    named = [", ".join(line.compared.split(", ")[:2]) for line in entry.lines]
+    assert named == ["SVM, Age", "SVM, NHG", "SVM, OS", "T-GEM, Age"]  # a correlation without a value is 0
     kept = table[table["data_seed"] != 2]
-    differences = split_means(kept, TXT, "Age", "Spearman") - split_means(kept, "SVM", "Age", "Spearman")
+    differences = split_means(kept, TXT, "OS", "Uno's C") - split_means(kept, "SVM", "OS", "Uno's C")
+    np.testing.assert_allclose(numbers(entry.lines[2]), by_hand(differences, 1 - 0.05 / 6))
+    whole = table.fillna({"score": 0.0})
+    differences = split_means(whole, TXT, "Age", "Spearman") - split_means(whole, "SVM", "Age", "Spearman")
     np.testing.assert_allclose(numbers(entry.lines[0]), by_hand(differences, 1 - 0.05 / 6))
+
+
+def test_leukaemia_speaks_to_c4_and_its_own_number(patients):
+    cohort = patients("TARGET-AML", tasks=("Age", "OS"))
+    found = benchmark_entries(cohort, table_of(cohort, {TXT: 0.0, MANY: 0.1}), MAIN)
+    assert {"C1", "C4", "S8-MTL-TxT-OS-c_index"} == {entry.id for entry in found}
+    assert of(found, "C4").verdict == REPRODUCED
+
+
+def test_rivals_that_did_not_run_are_named(patients):
+    cohort = patients()
+    entry = of(benchmark_entries(cohort, table_of(cohort, {TXT: 0.2, "SVM": 0.1}), MAIN, "small"), "C1")
+    assert "without random forest, MLP" in entry.note and entry.note.endswith("small")
 
 
 @pytest.mark.parametrize("better", [{TXT: 0.2, "ridge": 0.1}, {"SVM": 0.2, "MLP": 0.1}, {MANY: 0.1}])

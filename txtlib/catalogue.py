@@ -181,17 +181,15 @@ def _with(method: Method, changes: Mapping[str, dict]) -> Method:
 
 
 def published_numbers() -> pd.DataFrame:
-    """Return the published numbers of methods of this benchmark: id, claim, method, task, measure and value.
+    """Return the published numbers of methods of this benchmark: id, claim, cohort, method, task, measure, value.
 
     method and measure are called as in the benchmark's table. From data/published.csv; ValueError without it.
     """
     ours = {(name, setting): method for method, (name, setting) in PUBLISHED.items()}
     rows = pd.DataFrame(published_rows().values()).astype({"value": float})
-    rows = rows[rows["item"] == "Table 1"]
-    names = [ours[pair] for pair in zip(rows["method"], rows["setting"], strict=True)]
-    return rows.assign(method=names, measure=rows["metric"].map(MEASURES))[
-        ["id", "claim", "method", "task", "measure", "value"]
-    ]
+    names = [ours.get(pair) for pair in zip(rows["method"], rows["setting"], strict=True)]
+    found = rows.assign(method=names, measure=rows["metric"].map(MEASURES)).dropna(subset="method")
+    return found[["id", "claim", "cohort", "method", "task", "measure", "value"]]
 
 
 # --- what a notebook's parameters name ----------------------------------------------------------------------------

@@ -76,12 +76,14 @@ def paired_over_splits(table: pd.DataFrame, method: str, reference: str, level: 
 
     A row (task, measure) for each that both have, with mean, low, high (``over_splits``; positive is better) and p
     (``p_over_splits``), splits (how many pairs there are) and missing (data seeds without a score of both). Scores
-    are averaged over model seeds first, those that failed or have no value left out, and paired by data seed. With
+    are averaged over model seeds first, those that failed or have no value left out, and paired by data seed. The
+    correlation of a constant answer counts as 0. With
     one pair there is no interval: NaN. A calibration test's p is left out. ``table`` is that of ``benchmark.run``,
     of one cohort, or as much of it as its columns method, data_seed, model_seed, task, measure, score, n_train and
     n_test. Raises ValueError for a method that it does not hold, and for two scores of one method, split and seed.
     """
     rows = table[table["method"].isin([method, reference])]
+    rows = rows.assign(score=_ranked(rows))
     _check_rows(table, rows, method, reference)
     scores = rows.groupby([*PAIR, "method"])["score"].mean().unstack().reindex(columns=[method, reference])
     gains = scores[method] - scores[reference]
@@ -113,10 +115,17 @@ def spread(table: pd.DataFrame, task: str, measure: str, digits: int = 3) -> pd.
 
     Model seeds are averaged first. The range describes the splits; it is no interval for the mean.
     """
-    rows = table[(table["task"] == task) & (table["measure"] == measure)].dropna(subset="score")
+    rows = table[(table["task"] == task) & (table["measure"] == measure)]
+    rows = rows.assign(score=_ranked(rows)).dropna(subset="score")
     by_split = rows.groupby(["method", "data_seed"], sort=False)["score"].mean()
     found = by_split.groupby("method", sort=False).agg(["mean", "min", "max"])
     return pd.Series({name: "{:.{d}f} ({:.{d}f} to {:.{d}f})".format(*row, d=digits) for name, row in found.iterrows()})
+
+
+def _ranked(rows: pd.DataFrame) -> pd.Series:
+    """Return the scores; a correlation that a constant answer leaves undefined is 0: it ranks nobody, as C is 0.5."""
+    constant = rows["measure"].isin(["Spearman", "Pearson"]) & rows["score"].isna()
+    return rows["score"].mask(constant, 0.0)
 
 
 def _compared(gains: np.ndarray, sizes: pd.Series, level: float) -> list[float]:

@@ -278,7 +278,7 @@ def _tally(lines: tuple[Line, ...]) -> str:
 
 
 def _table(entries: tuple[Entry, ...]) -> str:
-    head = "".join(f"<th>{name}</th>" for name in ("entry", "compared", "mean (95 % interval)", "verdict"))
+    head = "".join(f"<th>{name}</th>" for name in ("entry", "compared", "mean (interval)", "verdict"))
     body = "".join(f'<tbody id="{entry.anchor}">{_rows(entry)}</tbody>' for entry in entries)
     caption = "<caption>Entered in the results ledger.</caption>"
     return f'<table class="book-table ledger">{caption}<thead><tr>{head}</tr></thead>{body}</table>'
