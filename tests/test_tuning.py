@@ -103,11 +103,14 @@ def test_the_criterion_is_the_mean_of_proper_losses_over_constants(parts):
     assert relative_loss(answer, train, validation, HORIZON) == pytest.approx(expected)
 
 
-def test_a_task_without_answer_or_label_is_left_out(parts):
+def test_a_task_without_label_is_left_out_and_one_without_answer_is_not(parts):
     train, validation = (part.with_tasks("Age", "Size") for part in (parts.train, parts.validation))
     answer = Trivial().fit(train).predict(validation)
-    only_age = replace(answer, values={"Age": answer.values["Age"]})
-    assert relative_loss(only_age, train, validation, None) == pytest.approx(1)
+    half = replace(validation, clinical=validation.clinical.assign(Size=np.nan))
+    assert relative_loss(answer, train, half, None) == pytest.approx(1)
+    silent = replace(answer, values={"Age": answer.values["Age"]})
+    broken = replace(answer, values=answer.values | {"Size": np.where(np.arange(len(half)) == 3, np.nan, 20.0)})
+    assert relative_loss(silent, train, validation, None) == relative_loss(broken, train, validation, None) == np.inf
     blind = replace(validation, clinical=validation.clinical.assign(Age=np.nan, Size=np.nan))
     assert relative_loss(answer, train, blind, None) == np.inf
 

@@ -68,13 +68,15 @@ def tune(
 def relative_loss(answer: Predictions, train: Cohort, validation: Cohort, horizon: float | None) -> float:
     """Return the mean over tasks of an answer's loss divided by the training part's best constant's.
 
-    A task without an answer, or without a validation label, is left out; without any the result is infinite.
+    A task without a validation label is left out. Without any, and where an answer to one is missing or not a number,
+    the result is infinite: such a candidate is never the better one.
     """
     floor = Trivial().fit(train).predict(validation)
     losses = [_loss(task, one, train, validation, horizon) for one in (answer, floor) for task in train.tasks]
     ours, constants = np.array(losses, float).reshape(2, -1)
-    known = ~np.isnan(ours) & (constants > 0)
-    return float(np.mean(ours[known] / constants[known])) if known.any() else np.inf
+    known = ~np.isnan(constants) & (constants > 0)
+    found = np.mean(ours[known] / constants[known]) if known.any() else np.nan
+    return float(np.nan_to_num(found, nan=np.inf))
 
 
 def _loss(task: Task, answer: Predictions, train: Cohort, validation: Cohort, horizon: float | None) -> float:
