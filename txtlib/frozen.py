@@ -62,7 +62,8 @@ def frozen(name: str, results: str | Path = RESULTS) -> Frozen:
 def _read(path: Path) -> pd.DataFrame:
     found = pd.read_csv(path, float_precision="round_trip")
     whole = [name for name in (*SIZES, "splits", "seeds", "failed", "missing") if name in found]
-    return found.astype(dict.fromkeys(whole, "Int64"))
+    numbers = found.columns.difference(whole).intersection(found.select_dtypes("number").columns)
+    return found.astype(dict.fromkeys(whole, "Int64") | dict.fromkeys(numbers, float))  # 0 and 1 look whole in a CSV
 
 
 def _paths(name: str, results: Path) -> list[Path]:
