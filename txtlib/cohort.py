@@ -481,7 +481,7 @@ def split(cohort: Cohort, seed: int, fractions: tuple[float, float, float] = (0.
     if min(fractions) < 0 or not np.isclose(sum(fractions), 1):
         raise ValueError(f"fractions are three shares that add up to 1, not {fractions}.")
     patients = cohort.patients()
-    strata = _strata(cohort).groupby(patients.to_numpy()).max()
+    strata = stratum_of(cohort).groupby(patients.to_numpy()).max()
     generator = np.random.default_rng(seed)
     part_of = {}
     for _, members in sorted(strata.groupby(strata).groups.items()):
@@ -492,7 +492,8 @@ def split(cohort: Cohort, seed: int, fractions: tuple[float, float, float] = (0.
     return Split(*(_checked_part(cohort.take(cohort.samples[part == k]), Split._fields[k]) for k in range(3)))
 
 
-def _strata(cohort: Cohort) -> pd.Series:
+def stratum_of(cohort: Cohort) -> pd.Series:
+    """Return what a split keeps even, by sample: the event, else the first classification label, else nothing."""
     if cohort.survival_task is not None:
         return pd.Series(cohort.outcome()[1]).fillna(-1).astype(int).astype(str)
     labels = [task.name for task in cohort.tasks if task.kind == "classification"]

@@ -15,7 +15,7 @@ import pandas as pd
 from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
 
-from txtlib.cohort import Cohort, CohortError, Split
+from txtlib.cohort import Cohort, CohortError, Split, stratum_of
 from txtlib.preprocess import gene_table, scale_genes, variable_genes
 
 LEAST = 10  # patients of a test part
@@ -156,17 +156,10 @@ def stratified_order(cohort: Cohort, seed: list[int]) -> list[str]:
 
     The stratum is that of ``txtlib.cohort.split``: the event, or the first classification label.
     """
-    strata = _strata(cohort).groupby(cohort.patients().to_numpy()).max()
+    strata = stratum_of(cohort).groupby(cohort.patients().to_numpy()).max()
     generator = np.random.default_rng(seed)
     place = {}
     for _, members in sorted(strata.groupby(strata).groups.items()):
         order = generator.permutation(np.sort(members.to_numpy(str)))
         place |= {patient: (row + 0.5) / len(order) for row, patient in enumerate(order.tolist())}
     return sorted(place, key=lambda patient: (place[patient], strata[patient], patient))
-
-
-def _strata(cohort: Cohort) -> pd.Series:
-    if cohort.survival_task is not None:
-        return pd.Series(cohort.outcome()[1]).fillna(-1).astype(int).astype(str)
-    labels = [task.name for task in cohort.tasks if task.kind == "classification"]
-    return cohort.clinical[labels[0]].fillna("").astype(str) if labels else pd.Series("", cohort.samples)
