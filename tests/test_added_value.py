@@ -9,9 +9,13 @@ from hypothesis import strategies as st
 from lifelines import CoxPHFitter
 from scipy import stats
 
-from txtlib.added_value import added_value, bands, linear_predictor, partial_c, partial_c_samples
+from txtlib.added_value import WITHIN, added_value, bands, linear_predictor, partial_c, partial_c_samples, within_bands
+from txtlib.benchmark import Method, answer_of, run
 from txtlib.cohort import CohortError, load_cohort
+from txtlib.comparisons import spread
+from txtlib.external import until
 from txtlib.metrics import harrell_c
+from txtlib.peers.floors import clinical_cox, trivial
 from txtlib.planted import planted
 from txtlib.predictions import Predictions
 
@@ -95,6 +99,21 @@ def test_within_bands_age_says_little_and_genes_as_much_as_before(world):
     assert c["age"] > 0.7 and abs(within["age"] - 0.5) < 0.06
     assert within["genes"] > c["genes"] - 0.02
     assert abs(partial_c(outcome, age, bands(age, 10)) - 0.5) > abs(within["age"] - 0.5)  # what a wide band leaves
+
+
+def test_within_bands_is_one_more_measure_of_a_benchmark(tmp_path):
+    cohort = load_cohort("gse7390").with_tasks("Age", "DM")
+    methods = [Method("constant", trivial), Method("age", clinical_cox, {"columns": ["Age"]}, kinds=("survival",))]
+    table = run(methods, cohort, tmp_path, data_seeds=[0, 1], workers=1, progress=False)
+    found = within_bands(table, lambda cell: answer_of(tmp_path, cell), cohort, "Age", 10)
+    assert set(found.columns) == set(table.columns) and len(found) == 4 and set(found["task"]) == {"DM"}
+    assert (found.loc[found["method"] == "constant", "score"] == 0.5).all()
+    row = found[(found["method"] == "age") & (found["data_seed"] == 1)].iloc[0]
+    risk = answer_of(tmp_path, row["cell"])["DM"]
+    outcome = until(cohort.take(risk.index).outcome(), row["horizon"])
+    strata = cohort.clinical.loc[risk.index, "Age"].to_numpy() // 10
+    assert row["score"] == pytest.approx(by_loops(outcome, risk.to_numpy(), strata))
+    assert list(spread(pd.concat([table, found]), "DM", WITHIN).index) == ["constant", "age"]
 
 
 # --- beside clinical columns --------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from helpers import c_interval, relabelled, with_permuted_outcomes
 from hypothesis import given
 from hypothesis import strategies as st
 from statsmodels.duration.hazard_regression import PHReg
@@ -67,10 +68,6 @@ def short(world, parts, train=None, validation=None, **settings):
     return method.fit(train or parts.train, validation or parts.validation)
 
 
-def relabelled(part, **columns):
-    return replace(part, clinical=part.clinical.assign(**columns))
-
-
 def same(first, second, *tasks):
     """Say whether two answers are bit for bit the same, on the named tasks only if there are any."""
     values = [name for name in first.values if not tasks or name in tasks]
@@ -81,14 +78,6 @@ def same(first, second, *tasks):
         and all(first.probabilities[name].equals(second.probabilities[name]) for name in shares)
         and (not curves or np.array_equal(first.survival, second.survival))
     )
-
-
-def c_interval(parts, answer):
-    """Return the 95 % interval of Harrell's C over samples of the test patients."""
-    time, event = parts.test.outcome()
-    risk, rng = answer.risk(np.median(parts.train.outcome()[0])), np.random.default_rng(0)
-    draws = [rng.integers(0, len(time), len(time)) for _ in range(200)]
-    return np.quantile([harrell_c((time[rows], event[rows]), risk[rows]) for rows in draws], [0.025, 0.975])
 
 
 # --- stage 1 ----------------------------------------------------------------------------------------------------
@@ -247,8 +236,8 @@ def test_the_best_epoch_is_kept_and_patience_ends_the_search():
 
 def test_it_beats_the_same_answer_for_everybody_on_each_kind_of_task(parts, answer):
     floor = trivial().fit(parts.train).predict(parts.test)
-    assert c_interval(parts, answer)[0] > 0.5
     horizon = float(np.median(parts.train.outcome()[0]))
+    assert c_interval(parts.test, answer.risk(horizon))[0] > 0.5
     ours, constant = (
         integrated_brier(parts.train.outcome(), parts.test.outcome(), one.survival, one.edges, horizon)
         for one in (answer, floor)
@@ -286,12 +275,9 @@ def test_patients_without_labels_are_answered_one_by_one(fitted, parts, answer):
 
 
 def test_with_outcomes_that_belong_to_others_it_finds_nothing(world):
-    order = np.random.default_rng(1).permutation(len(world.cohort))
-    columns = list(world.cohort.survival_task.columns)
-    permuted = dict(zip(columns, world.cohort.clinical[columns].to_numpy()[order].T, strict=True))
-    parts = split(relabelled(world.cohort, **permuted).with_tasks("OS"), seed=0)
+    parts = split(with_permuted_outcomes(world.cohort).with_tasks("OS"), seed=0)
     answer = AutoSurv(gene_sets=world.modules, vae_epochs=100).fit(parts.train, parts.validation).predict(parts.test)
-    low, high = c_interval(parts, answer)
+    low, high = c_interval(parts.test, answer.risk(np.median(parts.train.outcome()[0])))
     assert low < 0.5 < high
 
 
@@ -359,6 +345,75 @@ def test_validation_labels_choose_the_epoch_and_nothing_else(world, parts):
     assert first.preprocessor.genes == second.preprocessor.genes
     np.testing.assert_array_equal(first.preprocessor.table, second.preprocessor.table)
     assert all(torch.equal(a, b) for a, b in zip(first.vae.parameters(), second.vae.parameters(), strict=True))
+
+
+# --- clinical columns beside the code -----------------------------------------------------------------------------
+
+
+def with_columns(parts):
+    """Give the parts two columns that are no labels: a stage that decides survival, and noise with gaps."""
+    found = []
+    for seed, part in enumerate(parts):
+        rng, event = np.random.default_rng(seed), part.outcome()[1]
+        stage = np.where(event == 1, "III", rng.choice(["I", "II"], len(part)))
+        share = rng.random(len(part))
+        found.append(relabelled(part, Stage=stage, Ki67=np.where(rng.random(len(part)) < 0.2, np.nan, share)))
+    return parts._replace(**dict(zip(parts._fields, found, strict=True)))
+
+
+@pytest.fixture(scope="module")
+def staged(parts):
+    return with_columns(parts)
+
+
+def test_clinical_columns_tell_survival_and_no_other_task(world, staged):
+    plain, both = (
+        short(world, staged, epochs=100, clinical=clinical).predict(staged.test) for clinical in ((), ["Stage", "Ki67"])
+    )
+    assert same(plain, both, "Age", "Size", "NHG", "PAM50")
+    c_plain, c_both = (harrell_c(staged.test.outcome(), one.risk(1500.0)) for one in (plain, both))
+    assert c_both > c_plain + 0.1
+    moved = relabelled(staged.test, Stage=staged.test.clinical["Stage"].map({"I": "III", "II": "III", "III": "I"}))
+    fitted = short(world, staged, epochs=100, clinical=["Stage"])
+    first, second = fitted.predict(staged.test), fitted.predict(moved)
+    late = (staged.test.clinical["Stage"] == "III").to_numpy()
+    assert (first.risk(1500.0) > second.risk(1500.0))[late].all()
+    assert (first.risk(1500.0) < second.risk(1500.0))[~late].all()
+
+
+def test_without_clinical_columns_the_clinical_table_is_not_read(world, staged):
+    fitted = short(world, staged, epochs=2)
+    assert fitted.design.width == 0
+    bare = replace(staged.test, clinical=staged.test.clinical[[]], tasks=())
+    assert same(fitted.predict(bare), fitted.predict(staged.test))
+
+
+def test_an_unseen_class_and_a_missing_value_are_answered(world, staged):
+    fitted = short(world, staged, epochs=5, clinical=["Stage", "Ki67"])
+    unseen = relabelled(staged.test, Stage="IV")
+    missing = relabelled(staged.test, Stage=None)
+    first, second = fitted.predict(unseen).survival, fitted.predict(missing).survival
+    assert np.isfinite(first).all()
+    np.testing.assert_array_equal(first, second)
+    mean = staged.train.clinical["Ki67"].mean()
+    gone, filled = (relabelled(staged.test, Ki67=value) for value in (np.nan, mean))
+    np.testing.assert_allclose(fitted.predict(gone).survival, fitted.predict(filled).survival, atol=1e-6)
+
+
+def test_a_clinical_column_that_is_not_there_is_named(world, staged):
+    with pytest.raises(CohortError, match="no column 'Menopause'"):
+        short(world, staged, clinical=["Menopause"])
+    fitted = short(world, staged, clinical=["Stage"])
+    with pytest.raises(CohortError, match="no column 'Stage'"):
+        fitted.predict(replace(staged.test, clinical=staged.test.clinical.drop(columns="Stage")))
+
+
+def test_clinical_columns_stand_beside_the_normalised_code():
+    torch.manual_seed(0)
+    network, x = head(3, 4, 1, 0.5, bias=False, clinical=2), torch.randn(20, 5) * 7 + 1
+    assert network[1].weight.shape == (4, 5)
+    code = (x[:, :3] - x[:, :3].mean(0)) / (x[:, :3].var(0, unbiased=False) + 1e-5).sqrt()
+    torch.testing.assert_close(network[0](x), torch.cat([code, x[:, 3:]], 1))
 
 
 # --- settings and bad input -------------------------------------------------------------------------------------

@@ -30,6 +30,7 @@ from txtlib.benchmark import (
     same_but_code,
     training_horizon,
 )
+from txtlib.bootstrap import CURVE_MEASURES
 from txtlib.cohort import CohortError, load_cohort, split
 from txtlib.peers.floors import ClinicalCox, Trivial
 from txtlib.predictions import Predictions
@@ -121,7 +122,7 @@ class Ranking(Shuffled):
 
 METHODS = [
     Method("Kaplan-Meier", trivial),
-    Method("age alone", cox, {"columns": ["Age"]}),
+    Method("age alone", cox, {"columns": ["Age"]}, kinds=("survival",)),
     Method("TxT", SmallTxT),
 ]
 
@@ -255,7 +256,7 @@ def test_a_stored_answer_scores_as_the_answer_did(cohort, two_workers):
         again = benchmark.score_draws({"m": kept}, parts.train, parts.test, rows["horizon"].iloc[0], 0)["m"].iloc[0]
         scores = rows.set_index(["task", "measure"])["score"]
         shared = [key for key in again.index if key[1] != "time-dependent AUC"]  # which reads the curves
-        assert len(shared) == len(scores) - 4  # and those of curves, which are gone
+        assert len(shared) == len(scores) - 1 - len(CURVE_MEASURES)  # and those of curves, which are gone
         pd.testing.assert_series_equal(again[shared].rename("score"), scores[shared], check_names=False)
 
 
@@ -417,6 +418,81 @@ def test_an_edit_of_the_library_counts_where_it_is_imported(monkeypatch):
     assert code_hash(ClinicalCox) == before[0] and code_hash(SmallTxT) != before[1]
 
 
+def of_file(cohort, **fields):
+    (cell,) = plan([Method("m", Named, **fields)], cohort, [0], [0], trials=3)
+    return cell
+
+
+class Named(Trivial):
+    def __init__(self, seed, network=None, sets=None):
+        pass
+
+
+def test_the_content_of_a_file_that_a_setting_names_makes_the_cell(cohort, tmp_path, monkeypatch):
+    monkeypatch.setenv("TXT_DATA", str(tmp_path / "cohorts"))
+    file = tmp_path / "networks" / "mine.csv.gz"
+    file.parent.mkdir()
+    for fields in (
+        {"settings": {"network": str(file)}},
+        {"settings": {"network": "mine"}},
+        {"space": {"network": [None, "mine"]}},
+        {"fixed": {"DM": {"network": "mine"}}},
+    ):
+        file.write_bytes(b"one")
+        before = of_file(cohort, **fields)
+        assert of_file(cohort, **fields).key == before.key
+        file.write_bytes(b"two")
+        after = of_file(cohort, **fields)
+        assert after.key != before.key and len(after.identity["files"]) == 1
+        assert json.loads(json.dumps(after.identity))["files"] == after.identity["files"]
+        file.write_bytes(b"one")
+        assert of_file(cohort, **fields).key == before.key  # another time of writing alone is nothing
+    file.rename(tmp_path / "networks" / "yours.csv.gz")
+    assert (
+        of_file(cohort, settings={"network": "yours"}).identity["files"]["yours"] in before.identity["files"].values()
+    )
+
+
+def test_gene_sets_are_files_too_and_of_two_kinds_with_one_name_both_count(cohort, tmp_path, monkeypatch):
+    monkeypatch.setenv("TXT_DATA", str(tmp_path / "cohorts"))
+    found = set()
+    for kind, file in (("genesets", "mine.gmt"), ("networks", "mine.csv")):
+        for content in ("one", "two"):
+            (tmp_path / kind).mkdir(exist_ok=True)
+            (tmp_path / kind / file).write_text(content)
+            found.add(of_file(cohort, settings={"sets": "mine"}).key)
+    assert len(found) == 4
+
+
+@pytest.mark.parametrize("value", ["", ".", "no such file", "x" * 5000, "a\0b", "a/b", "/", 3, None, ["mine"]])
+def test_what_is_no_file_says_nothing_of_files(value, cohort, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine").touch()
+    assert "files" not in of_file(cohort, settings={"network": value}).identity
+
+
+def test_a_file_is_read_once_and_again_when_it_changes(cohort, tmp_path, monkeypatch):
+    (tmp_path / "mine").write_text("one")
+    read, digest = [], benchmark.hashlib.file_digest
+    monkeypatch.setattr(benchmark.hashlib, "file_digest", lambda *given: read.append(given) or digest(*given))
+    methods = [Method(name, Named, {"network": str(tmp_path / "mine"), "sets": name}) for name in "ab"]
+    for _ in range(2):
+        plan(methods, cohort, [0, 1, 2], [0, 1])
+    assert len(read) == 1
+    (tmp_path / "mine").write_text("other")
+    plan(methods, cohort, [0], [0])
+    assert len(read) == 2
+
+
+def test_a_worker_with_another_file_is_found_out(cohort, tmp_path):
+    (tmp_path / "mine").write_text("one")
+    cell = of_file(cohort, settings={"network": str(tmp_path / "mine")})
+    assert run_cell(cohort, cell)[0]["error"] is None
+    (tmp_path / "mine").write_text("other")
+    record, answer = run_cell(cohort, cell)
+    assert "a file that its settings name, is not what it was" in record["error"] and answer is None
+
+
 @pytest.mark.parametrize(
     "line", ["import txtlib.peers.floors", "from txtlib.peers import floors", "from txtlib.peers.floors import Trivial"]
 )
@@ -456,6 +532,80 @@ def test_a_method_that_only_ranks_has_no_brier_score(cohort):
 def test_a_method_that_breaks_the_protocol_is_a_failed_cell(factory, sentence, cohort):
     record, answer = one(factory, cohort)
     assert sentence in record["error"] and record["scores"] == [] and answer is None
+
+
+class Marred(Trivial):
+    """Has no number for the first ``n`` patients, in one part of its answer."""
+
+    def __init__(self, seed, part, n, value=float("nan")):
+        self.part, self.n, self.value = part, n, value
+
+    def predict(self, cohort):
+        answer = super().predict(cohort)
+        answer = replace(answer, score=np.arange(float(len(cohort)))) if self.part == "score" else answer
+        places = {"Age": answer.values["Age"], "ER": answer.probabilities["ER"].to_numpy(copy=True)}
+        places |= {"curve": answer.survival, "score": answer.score}
+        rows = places[self.part].reshape(len(cohort), -1)
+        rows[: self.n, -1] = self.value
+        shares = pd.DataFrame(places["ER"], cohort.samples, answer.probabilities["ER"].columns)
+        return replace(answer, probabilities=answer.probabilities | {"ER": shares})
+
+
+@pytest.mark.parametrize(
+    "part, task, n, value",
+    [("Age", "Age", 3, np.nan), ("ER", "ER", 2, np.nan), ("curve", "DM", 1, np.nan), ("score", "DM", 39, -np.inf)],
+)
+def test_an_answer_that_is_no_number_is_a_failed_cell(part, task, n, value, cohort):
+    record, answer = result(cohort, factory=Marred, settings={"part": part, "n": n, "value": value})
+    expected = f"ValueError: The answer to '{task}' is not a finite number for {n} of 39 test patients"
+    assert record["error"].startswith(expected) and record["scores"] == [] and answer is None
+    assert result(cohort, factory=Marred, settings={"part": part, "n": 0})[0]["error"] is None
+
+
+# --- what a method sees of the test part ----------------------------------------------------------------------
+
+
+class Curious(Trivial):
+    """Says what it finds of age instead of what it has learned."""
+
+    def __init__(self, seed):
+        pass
+
+    def predict(self, cohort):
+        known = cohort.clinical[["Age", "ER", "DM_duration", "DM_event"]].notna().all(axis=None)
+        if known:
+            raise AssertionError("the labels are there")
+        score = cohort.clinical["Age"].fillna(0.0).to_numpy()
+        return replace(super().predict(cohort), survival=None, score=score)
+
+
+def test_labels_of_the_tasks_that_are_asked_are_hidden_and_all_are_scored(cohort):
+    record, answer = result(cohort, factory=Curious)
+    whole, expected = result(cohort, factory=trivial)
+    assert record["error"] is None and (answer["DM"] == 0).all()  # no age is known
+    columns = [column for column in expected if column != "DM"]
+    pd.testing.assert_frame_equal(answer[columns], expected[columns])
+    scores, others = ({(s["task"], s["measure"]): s["score"] for s in one["scores"]} for one in (record, whole))
+    assert {key: score for key, score in others.items() if key[0] != "DM"}.items() <= scores.items()
+
+
+def test_columns_of_other_tasks_can_be_read(cohort):
+    _, answer = result(cohort, factory=Curious, kinds=("survival",))
+    np.testing.assert_array_equal(answer["DM"], split(cohort, 0).test.clinical["Age"])
+
+
+def test_hidden_labels_keep_their_kind_and_place(build):
+    cohort = build(20).with_tasks("Age", "Grade", "OS")
+    clinical = cohort.clinical.assign(Age=cohort.clinical["Age"].round().astype("Int64"))
+    for kind in ("category", "string", object):
+        clinical["Grade"] = clinical["Grade"].astype(kind)
+        hidden = benchmark.unlabelled(replace(cohort, clinical=clinical.assign(Site="A", Known=True))).clinical
+        assert hidden[list(clinical)].isna().all(axis=None) and list(hidden) == [*clinical, "Site", "Known"]
+        pd.testing.assert_series_equal(hidden.dtypes[list(clinical)], clinical.dtypes)
+        assert (hidden["Site"] == "A").all() and hidden["Known"].all() and list(hidden.index) == list(cohort.samples)
+    assert clinical["Age"].notna().any()  # the caller's own
+    alone = benchmark.unlabelled(replace(cohort, clinical=clinical).with_tasks("OS")).clinical
+    pd.testing.assert_frame_equal(alone[["Age", "Grade"]], clinical[["Age", "Grade"]])
 
 
 def test_a_cohort_without_survival_has_no_horizon(cohort):
@@ -548,6 +698,25 @@ def test_each_fit_is_tuned_on_its_own_tasks_and_the_row_says_so(cohort):
     row = benchmark.table([apart]).iloc[0]
     assert row["trials"] == 3 and json.loads(row["chosen"])["Size"] == {"move": 0.0}
     assert row["fit_seconds"] < row["tuning_seconds"] and not row["calibrated"]
+
+
+class Refusing(Moved):
+    def fit(self, train, validation):
+        if self.move == 20.0 or (self.move == 0.0 and len(train.tasks) == 1 and train.tasks[0].name == "Size"):
+            raise ArithmeticError("no convergence")
+        return super().fit(train, validation)
+
+
+def test_a_trial_that_fails_is_counted_and_the_cell_goes_on(cohort):
+    fields = {"factory": Refusing, "space": {"move": [20.0, 0.0, -20.0]}, "joint": False, "kinds": ("regression",)}
+    record, answer = result(cohort, trials=3, **fields)
+    assert record["error"] is None and list(answer) == ["Age", "Size"]
+    assert record["chosen"]["Age"]["move"] == 0.0 and record["chosen"]["Size"]["move"] == -20.0
+    row = benchmark.table([record]).iloc[0]
+    assert (row["trials"], row["failed_trials"]) == (3, 1 + 2)
+    assert result(cohort, trials=1, **fields)[0]["error"] == "ArithmeticError: no convergence"
+    older = {key: value for key, value in record.items() if key != "failed_trials"}
+    assert benchmark.table([older])["failed_trials"].isna().all()
 
 
 def test_tuning_never_sees_the_test_part(cohort):

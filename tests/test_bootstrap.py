@@ -14,7 +14,7 @@ from txtlib.predictions import Predictions
 
 HORIZON = 1825.0
 RANKING = ["Harrell's C", "Uno's C", "AUC at horizon", "time-dependent AUC"]
-CURVES = ["integrated Brier score", "log score", "D-calibration p"]
+CURVES = ["integrated Brier score", "Brier skill", "log score", "D-calibration p"]
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +43,7 @@ def test_row_zero_holds_the_scores_of_the_test_part(parts, answers, draws):
         "AUC at horizon": m.auc_at(train, test, risk, HORIZON),
         "time-dependent AUC": m.time_dependent_auc(train, test, over_time, HORIZON),
         "integrated Brier score": m.integrated_brier(train, test, *curves),
+        "Brier skill": m.brier_skill(train, test, *curves),
         "log score": m.log_score(train, test, *curves),
         "D-calibration p": d_calibration(test, *curves).p,
     }
@@ -61,7 +62,8 @@ def test_every_task_has_its_measures(draws):
 def test_floors_score_what_floors_must(draws):
     first = draws.iloc[0]["trivial"]
     assert (first["DM"][RANKING] == 0.5).all() and first["ER", "macro AUROC"] == 0.5
-    assert first["Age"][["Pearson", "Spearman"]].isna().all()
+    assert (draws["trivial"]["Age"][["Pearson", "Spearman"]] == 0).all(axis=None)
+    assert (draws["trivial"]["DM"]["Brier skill"] == 0).all()
 
 
 def test_a_p_value_has_no_resamples(draws):

@@ -4,6 +4,7 @@ import inspect
 import json
 import warnings
 from dataclasses import replace
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from lifelines import CoxPHFitter
 from scipy.optimize import minimize_scalar
 from sklearn.ensemble import RandomForestRegressor
-from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.linear_model import LogisticRegression, Ridge, RidgeCV
 from sklearn.svm import SVC
 from sksurv.ensemble import RandomSurvivalForest
 from sksurv.functions import StepFunction
@@ -31,14 +32,27 @@ from txtlib.peers.coxnet import CrossValidatedCoxnet, partial_log_likelihood
 from txtlib.peers.floors import trivial
 from txtlib.peers.forest import SurvivalForest, earliest_censoring
 from txtlib.peers.svm import RankingSVM
-from txtlib.peers.tabular import PerTask, Tempered, calibration_slope, folds, left_out_scores, step_values
+from txtlib.peers.tabular import (
+    FOLDS,
+    PerTask,
+    Survival,
+    Tempered,
+    calibration_slope,
+    class_folds,
+    event_folds,
+    fit_apart,
+    fold_rows,
+    folds,
+    left_out_scores,
+    step_values,
+)
 from txtlib.planted import planted
 
 ALL = ("regression", "classification", "survival")
 FAST = {"n_genes": 60}
 METHODS = {
     "svm": (svm, svm.svm, ALL, {}),
-    "linear svm": (svm, svm.svm, ALL, {"kernel": "linear", "C": 0.01}),
+    "linear svm": (svm, svm.svm, ALL, {"kernel": "linear"}),
     "forest": (forest, forest.forest, ALL, {"n_estimators": 60}),
     "boosting": (boosting, boosting.boosting, ALL, {"n_estimators": 60}),
     "ridge": (ridge, ridge.ridge, ALL, {}),
@@ -404,7 +418,8 @@ def test_the_ranking_machine_weighs_the_pairs_of_an_event_as_one_patient():
     x = np.column_stack([signal, np.random.default_rng(2).normal(size=(80, 5))])
     y = Surv.from_arrays(event, time)
     pairs = sum(time[j] > time[i] for i in range(80) for j in range(80) if event[i])
-    plain = FastSurvivalSVM(alpha=2.0 * event.sum() / pairs, max_iter=500, random_state=0).fit(x, y)
+    alpha = 2.0 * event.sum() / pairs * (1 / (6 * x.var()))
+    plain = FastSurvivalSVM(alpha=alpha, max_iter=500, random_state=0).fit(x, y)
     ours = RankingSVM(2.0, "linear", 0).fit(x, y)
     np.testing.assert_array_equal(ours.predict(x), plain.predict(x))
     assert metrics.harrell_c((time, event.astype(float)), ours.predict(x)) > 0.6  # higher is worse
@@ -544,12 +559,6 @@ def test_a_fold_whose_coefficients_run_off_says_nothing():
     np.testing.assert_array_equal(found._gain(x, time, event, np.arange(60) < 12), [0, 0])
 
 
-def test_ridge_takes_one_penalty_per_kind(parts):
-    weak, strong = (ridge.ridge(C=C, **FAST).fit(parts.train).predict(parts.test) for C in (1.0, 0.0001))
-    np.testing.assert_array_equal(weak.values["Age"], strong.values["Age"])
-    assert weak.probabilities["PAM50"].max(axis=1).mean() > strong.probabilities["PAM50"].max(axis=1).mean()
-
-
 # --- PCA and centroids ----------------------------------------------------------------------------------------
 
 
@@ -623,3 +632,173 @@ def test_the_frame_takes_any_estimator_and_leaves_it_unfitted(parts):
     estimator = RandomForestRegressor(5, random_state=0)
     method = PerTask({"regression": estimator}, n_genes=20).fit(parts.train)
     assert set(method.predict(parts.test).values) == {"Age", "Size"} and not hasattr(estimator, "estimators_")
+
+
+# --- several samples of one patient ---------------------------------------------------------------------------
+
+
+several = st.lists(st.tuples(st.integers(0, 14), st.integers(0, 2)), min_size=1, max_size=40)
+
+
+@given(several, st.integers(1, 6), st.integers(0, 3))
+def test_folds_part_no_patient_and_share_out_patients_and_strata(rows, n_folds, seed):
+    """A patient is in the highest stratum of the samples."""
+    patients, strata = np.array(rows).T
+    fold = folds(strata, n_folds, seed, np.array([f"P{k}" for k in patients]))
+    own = pd.DataFrame({"patient": patients, "stratum": strata, "fold": fold}).groupby("patient")
+    assert (own["fold"].nunique() == 1).all()
+    first = own.agg({"stratum": "max", "fold": "first"})
+    counts = [first] + [part for _, part in first.groupby("stratum")]
+    assert all(np.ptp(np.bincount(part["fold"], minlength=n_folds)) <= 1 for part in counts)
+
+
+@given(st.lists(st.integers(0, 2), min_size=1, max_size=30), st.integers(0, 3))
+def test_names_alone_change_no_fold(strata, seed):
+    names = np.array([f"P{k}" for k in np.random.default_rng(0).permutation(len(strata))])
+    strata = np.array(strata)
+    np.testing.assert_array_equal(folds(strata, 5, seed, names), folds(strata, 5, seed))
+    events = strata > 0
+    if events.any():
+        np.testing.assert_array_equal(event_folds(events, seed, names), event_folds(events, seed))
+
+
+@given(several, st.integers(0, 3))
+def test_each_fold_and_whoever_fits_without_it_has_an_event(rows, seed):
+    patients, events = np.array(rows).T[0], np.array(rows).T[1] > 0
+    if len(set(patients[events])) >= 2:
+        fold = event_folds(events, seed, patients)
+        assert all(events[rest].any() and events[out].any() for rest, out in fold_rows(fold)) and fold.max() < FOLDS
+
+
+@given(several, st.integers(0, 3))
+def test_a_class_is_learned_from_others_in_each_fold_or_not_at_all(rows, seed):
+    """Also where a patient has samples of two classes."""
+    patients, y = np.array(rows).T
+    owners = {k: set(patients[y == k]) for k in set(y)}
+    if max(map(len, owners.values())) < 2:
+        with pytest.raises(ValueError, match="Each class has one training patient"):
+            class_folds(y, seed, patients)
+        return
+    kept, fold = class_folds(y, seed, patients)
+    for rest, out in fold_rows(fold):
+        assert set(y[kept][out]) <= set(y[kept][rest])
+        assert not set(patients[kept][out]) & set(patients[kept][rest])
+    lost = set(y[~kept])
+    assert not lost & set(y[kept]) and all(len(owners[k]) == 1 or len(rows) > len(set(patients)) for k in lost)
+
+
+def test_a_class_whose_patients_meet_in_one_fold_by_another_class_is_left_out():
+    """Six patients in five folds: one pair of them shares a fold, and with it all samples of class 0."""
+    lost = []
+    for pair in combinations(range(6), 2):
+        patients, y = np.array([*range(6), *pair]), np.array([1] * 6 + [0] * 2)
+        kept, fold = class_folds(y, 0, patients)
+        assert kept[:6].all() and len(fold) == kept.sum() and len(set(fold)) == 5
+        lost += [] if kept.all() else [pair]
+    assert len(lost) == 1
+
+
+def twice(*tables):
+    """Each row twice, and whose it is: what is learned of one sample is known of the other."""
+    return *(np.repeat(table, 2, axis=0) for table in tables), np.repeat(np.arange(len(tables[0])), 2)
+
+
+@pytest.fixture(scope="module")
+def noise():
+    """More genes than patients, and none of them means anything."""
+    rng = np.random.default_rng(0)
+    return rng.normal(size=(60, 100)), rng.normal(size=60)
+
+
+def test_a_penalty_is_not_chosen_by_a_patients_other_sample(noise):
+    x, target, patients = twice(*noise)
+    found = fit_apart(RidgeCV(ridge.ALPHAS), x, target, patients, seed=1)
+    errors = np.zeros(len(ridge.ALPHAS))
+    fold = folds(np.zeros(60), 5, 1)
+    for k, (column, alpha) in [(k, pair) for k in range(5) for pair in enumerate(ridge.ALPHAS)]:
+        rest, out = fold[patients] != k, fold[patients] == k
+        said = Ridge(alpha).fit(x[rest], target[rest]).predict(x[out])
+        errors[column] += np.square(said - target[out]).sum() / np.square(target[out] - target[out].mean()).sum()
+    assert found.alpha_ == ridge.ALPHAS[np.argmin(errors)]
+    assert fit_apart(RidgeCV(ridge.ALPHAS), x, target, np.arange(120), 1).alpha_ < found.alpha_ / 100
+    once = fit_apart(RidgeCV(ridge.ALPHAS), *noise, np.arange(60), 1)
+    np.testing.assert_array_equal(once.coef_, RidgeCV(ridge.ALPHAS).fit(*noise).coef_)  # as it was
+
+
+def test_genes_are_not_chosen_by_a_patients_other_sample(noise):
+    _, time, event = outcome(60, slope=0)
+    x, time, event, patients = twice(noise[0], time, event)
+    y = Surv.from_arrays(event, time)
+    apart, parted = (fit_apart(CrossValidatedCoxnet(0.5, 0), x, y, who, 0) for who in (patients, np.arange(120)))
+    n_genes, n_parted = ((net.model.coef_ != 0).sum() for net in (apart, parted))
+    assert n_genes <= 5 and n_parted > 20
+    np.testing.assert_array_equal(parted.gain, CrossValidatedCoxnet(0.5, 0).fit(x, y).gain)
+
+
+def test_probabilities_are_not_tempered_by_a_patients_other_sample(noise):
+    x, y, patients = twice(noise[0], (noise[1] > 0).astype(int))
+    machine = Tempered(SVC(kernel="linear", C=100.0), seed=0)
+    apart, parted = (
+        fit_apart(machine, x, y, who, 0).predict_proba(x).max(1).mean() for who in (patients, np.arange(120))
+    )
+    assert apart < 0.6 and parted > 0.8
+
+
+class Memory:
+    """Ranks by the time of the most similar training sample."""
+
+    def fit(self, x, y):
+        self.x, self.time = x, y["time"]
+        return self
+
+    def predict(self, x):
+        return -self.time[np.square(x[:, None] - self.x).sum(2).argmin(1)]
+
+
+def test_a_score_is_not_calibrated_by_a_patients_other_sample(noise):
+    _, time, event = outcome(60, slope=0)
+    x, time, event, patients = twice(noise[0], time, event)
+    of_patients, of_samples = (
+        metrics.harrell_c((time, event), left_out_scores(Memory(), x, time, event, 0, who)) for who in (patients, None)
+    )
+    assert abs(of_patients - 0.5) < 0.15 and of_samples > 0.8
+
+
+def test_an_estimator_that_divides_patients_is_told_who_they_are(parts):
+    told = []
+
+    class Asking:
+        def fit(self, x, y, patients):
+            told.append(patients)
+            self.classes_ = np.arange(2)
+            return self
+
+        def predict(self, x):
+            return np.zeros(len(x))
+
+        predict_proba = predict
+
+    names = [f"P{row // 2}" for row in range(60)]
+    few = parts.train.take(parts.train.samples[:60]).with_tasks("Age", "PAM50", "OS")
+    few = replace(few, clinical=few.clinical.assign(Patient=names))
+    PerTask({"regression": Asking(), "classification": Asking(), "survival": Asking()}, n_genes=5).fit(few)
+    seen = {task.name: few.clinical[list(task.columns)].notna().all(axis=1).to_numpy() for task in few.tasks}
+    expected = [np.array(names)[seen[name]].tolist() for name in ("Age", "PAM50", "OS")]
+    assert [list(one) for one in told[:3]] == expected
+    assert len(told) == 3 + 5 and all(set(one) < set(expected[2]) for one in told[3:])  # left out by patient
+
+
+@pytest.mark.parametrize("name", ["svm", "ridge", "coxnet", "pca"])
+def test_each_method_takes_patients_with_several_samples(name, parts):
+    names = np.random.default_rng(0).integers(0, 40, 120).astype(str)
+    some = parts.train.take(parts.train.samples[:120])
+    answer = make(name).fit(replace(some, clinical=some.clinical.assign(Patient=names))).predict(parts.test)
+    assert answer.survival is None or np.isfinite(answer.survival).all()
+    assert all(np.isfinite(shares.to_numpy()).all() for shares in answer.probabilities.values())
+
+
+def test_two_samples_of_one_patient_are_one_event(parts):
+    survival = Survival(CrossValidatedCoxnet(0.5, 0), parts.train.survival_task, None, 0)
+    x, time, event = np.zeros((4, 2)), np.arange(1.0, 5.0), np.array([1.0, 1.0, 0.0, 0.0])
+    with pytest.raises(CohortError, match=r"1 event\(s\) of 'OS', too few"):
+        survival.fit(x, time, event, np.array(["a", "a", "b", "c"]))

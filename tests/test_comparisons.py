@@ -70,6 +70,11 @@ def test_a_lower_log_score_is_better(draws):
     assert gain == pytest.approx(draws.iloc[0]["trivial", "DM", "log score"] - draws.iloc[0]["cox", "DM", "log score"])
 
 
+def test_a_higher_brier_skill_is_better(draws):
+    gain = paired_difference(draws, "cox", "trivial").loc[("DM", "Brier skill")]
+    np.testing.assert_allclose(gain, summary(draws).loc[("cox", "DM", "Brier skill")])  # the floor has none
+
+
 def test_a_calibration_test_is_scored_and_not_compared(draws):
     assert ("cox", "DM", "D-calibration p") in summary(draws).index
     assert ("DM", "D-calibration p") not in paired_difference(draws, "cox", "trivial").index
@@ -102,16 +107,35 @@ def test_p_is_that_of_the_corrected_t():
 def test_p_is_below_5_percent_where_the_interval_leaves_out_0(differences, ratio):
     found = over_splits(np.array(differences), 1, ratio)
     p = p_over_splits(np.array(differences), 1, ratio)
-    assert 0 <= p <= 1
+    assert 0 <= p <= 1 or len(set(differences)) == 1
     if abs(p - 0.05) > 1e-6:
         assert (p < 0.05) == (found["low"] > 0 or found["high"] < 0)
 
 
-@pytest.mark.parametrize("value, p", [(0.1, 0.0), (-0.1, 0.0), (0.0, 1.0)])
-def test_equal_differences_have_an_interval_without_width(value, p):
-    differences = np.full(3, value)  # its standard deviation comes out as 1e-17
-    assert over_splits(differences, 70, 20).tolist() == [value] * 3
-    assert p_over_splits(differences, 70, 20) == p
+EQUAL = {
+    "0.1": [0.1, 0.1, 0.1],  # the standard deviation of which comes out as 1e-17
+    "-0.1": [-0.1, -0.1],
+    "0.1, by rounding": [0.7 - 0.6, 0.8 - 0.7, 1.1 - 1.0],
+}
+
+
+@pytest.mark.parametrize("differences", EQUAL.values(), ids=EQUAL)
+def test_equal_differences_have_no_interval_and_no_test(differences):
+    found, p = over_splits(np.array(differences), 70, 20), p_over_splits(np.array(differences), 70, 20)
+    assert found["mean"] == pytest.approx(differences[0]) and np.isnan([found["low"], found["high"], p]).all()
+    assert verdict(found["low"], found["high"]) == "not to be told apart from"
+    np.testing.assert_array_equal(holm(pd.Series([p, 0.04])), [np.nan, 0.04])
+
+
+@pytest.mark.parametrize("differences", [[0.0, 0.0], [0.0, 1e-17, -1e-17], [0.3 - (0.1 + 0.2), 0.0]])
+def test_where_all_differences_are_0_so_is_the_interval(differences):
+    found, p = over_splits(np.array(differences), 70, 20), p_over_splits(np.array(differences), 70, 20)
+    assert found.tolist() == [0, 0, 0] and p == 1 and verdict(found["low"], found["high"]) == "as good as"
+
+
+def test_small_differences_that_vary_are_not_taken_for_equal():
+    found = over_splits(np.array([1e-6, 2e-6, 3e-6]), 70, 20)
+    assert found["high"] > found["low"] and 0 < p_over_splits(np.array([1e-6, 2e-6, 3e-6]), 70, 20) < 1
 
 
 @pytest.mark.parametrize("function", [over_splits, p_over_splits])
@@ -160,20 +184,20 @@ def test_the_other_way_round_is_worse_by_as_much():
     np.testing.assert_allclose(one["p"], other["p"])
 
 
-def test_the_correlation_of_a_constant_answer_counts_as_nothing_known():
-    table = pd.DataFrame(
-        [
-            (method, seed, 0, "Age", measure, score)
-            for method, scores in {"flat": [np.nan, np.nan], "good": [0.5, 0.7]}.items()
-            for seed, score in enumerate(scores)
-            for measure in ("Spearman", "mean absolute error")
-        ],
-        columns=["method", "data_seed", "model_seed", "task", "measure", "score"],
-    ).assign(n_train=70, n_test=20)
-    found = paired_over_splits(table, "flat", "good")
-    assert found.loc[("Age", "Spearman"), "mean"] == pytest.approx(-0.6)
-    assert np.isnan(found.loc[("Age", "mean absolute error"), "mean"])
-    assert spread(table, "Age", "Spearman", 1)["flat"] == "0.0 (0.0 to 0.0)"
+def test_a_correlation_without_a_value_is_no_score():
+    scores = {"flat": [0.0, 0.0, np.nan], "good": [0.5, 0.7, np.nan]}  # nothing to rank in the third split
+    rows = [
+        (name, seed, 0, "Age", "Spearman", score) for name, some in scores.items() for seed, score in enumerate(some)
+    ]
+    found = paired_over_splits(tidy(rows), "flat", "good").loc[("Age", "Spearman")]
+    assert found["mean"] == pytest.approx(-0.6) and (found["splits"], found["missing"]) == (2, 1)
+    assert spread(tidy(rows), "Age", "Spearman", 1)["good"] == "0.6 (0.5 to 0.7)"
+
+
+def test_one_difference_in_all_splits_shows_nothing():
+    rows = [(name, k, 0, "ER", "accuracy", score) for name, score in (("new", 0.8), ("old", 0.7)) for k in range(3)]
+    found = paired_over_splits(tidy(rows), "new", "old").loc[("ER", "accuracy")]
+    assert found["mean"] == pytest.approx(0.1) and found[["low", "high", "p"]].isna().all() and found["splits"] == 3
 
 
 def test_what_has_no_score_is_dropped_and_counted():

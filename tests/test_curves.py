@@ -101,10 +101,24 @@ def crossing(mean, low, n=(100, 200, 400, 800)):
 
 def test_curves_cross_where_they_were_made_to():
     # 0.5 + 0.05 log10(n) = 0.62 at n = 10 ** 2.4
+    gains = gains_by_size(synthetic({"net": rising, "Cox": flat}, noise=1e-5, splits=3), "Cox")
+    found = crossings(gains).loc["net"]
+    assert found["crosses"] == pytest.approx(10**2.4, rel=1e-3) and found["up_to"] == 1600
+    assert found["sure_from"] == 400 and found["said"] == "from about 251, surely from 400"
+
+
+def test_a_lead_that_is_the_same_in_all_splits_is_not_sure():
     gains = gains_by_size(synthetic({"net": rising, "Cox": flat}, noise=0, splits=3), "Cox")
     found = crossings(gains).loc["net"]
-    assert found["crosses"] == pytest.approx(10**2.4) and found["sure_from"] == 400 and found["up_to"] == 1600
-    assert found["said"] == "from about 251, surely from 400"
+    assert found["crosses"] == pytest.approx(10**2.4) and pd.isna(found["sure_from"])
+    assert found["said"] == "from about 251, not surely up to 1,600"
+
+
+def test_a_constant_has_a_score_and_no_interval():
+    table = synthetic({"constant": flat}, splits=3).assign(score=0.5)
+    found = scores_by_size(table)
+    assert (found["mean"] == 0.5).all() and (found["sd"] == 0).all()
+    assert found[["low", "high"]].isna().all(axis=None)
 
 
 def test_what_is_below_at_the_largest_size_does_not_cross():

@@ -1,22 +1,17 @@
-"""DeepGene-like: its gene orders and its layers. As a method it is tested beside T-GEM, in test_tgem.py."""
-
-from itertools import pairwise
+"""DeepGene-like: its gene orders and its layers. As a method it is tested beside others, in test_network_methods.py."""
 
 import numpy as np
 import pytest
 import torch
+from helpers import draw
 from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from txtlib.cohort import load_cohort, split
-from txtlib.peers.deepgene import ORDERS, DeepGene, clustered, deepgene
+from txtlib.peers.deepgene import ORDERS, DeepGene, deepgene
 
 SMALL = {"n_genes": 12, "n_times": 5, "grid": "quantile", "epochs": 1}
-
-
-def draw(*shape, seed=0):
-    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
 def body_of(order, **settings):
@@ -40,35 +35,6 @@ def test_the_three_orders():
     np.testing.assert_array_equal(ORDERS["shuffled"](x, 3), ORDERS["shuffled"](draw(8, 40, seed=5), 3))
     assert not np.array_equal(ORDERS["shuffled"](x, 3), ORDERS["shuffled"](x, 4))
     np.testing.assert_array_equal(ORDERS["clustered"](x, 3), ORDERS["clustered"](x, 4))
-
-
-def test_correlated_genes_come_side_by_side_whatever_their_scale():
-    rng = np.random.default_rng(0)
-    x = np.repeat(rng.normal(size=(50, 4)), 5, axis=1) + 0.3 * rng.normal(size=(50, 20))
-    x = x * rng.uniform(0.1, 10, 20) + rng.normal(size=20)
-    mixed = rng.permutation(20)
-    groups = mixed[clustered(x[:, mixed])] // 5
-    assert sum(a != b for a, b in pairwise(groups)) == 3
-
-
-def test_genes_join_at_the_mean_distance_of_their_groups():
-    """Average linkage, step by step: at each one the closest groups join, and so end up side by side."""
-    x = draw(15, 9)
-    distance = 1 - np.corrcoef(x.astype(float), rowvar=False)
-    groups, place = [[gene] for gene in range(9)], np.argsort(clustered(x))
-    while len(groups) > 1:
-        apart = {(a, b): distance[np.ix_(groups[a], groups[b])].mean() for a in range(len(groups)) for b in range(a)}
-        a, b = min(apart, key=apart.get)
-        groups[b] += groups.pop(a)
-        assert np.ptp(place[groups[b]]) == len(groups[b]) - 1
-
-
-def test_a_gene_that_does_not_vary_correlates_with_none():
-    x = draw(20, 6)
-    x[:, 3] = 2 * x[:, 0]
-    x[:, [2, 5]] = 7.0
-    order = list(clustered(x))
-    assert sorted(order) == list(range(6)) and abs(order.index(0) - order.index(3)) == 1
 
 
 def test_an_order_is_that_of_the_signal():

@@ -12,10 +12,11 @@ from SurvivalEVAL.evaluations.calibration.single_time.integrated_calibration_ind
 
 from txtlib.bootstrap import patient_counts, score_draws
 from txtlib.cohort import CohortError, split
-from txtlib.comparisons import summary
+from txtlib.comparisons import paired_difference, summary
 from txtlib.decisions import net_benefit
 from txtlib.external import (
     CALIBRATION,
+    CLIP,
     TRACE,
     by_subgroup,
     calibration,
@@ -34,7 +35,7 @@ from txtlib.external import (
     subgroups,
     until,
 )
-from txtlib.metrics import uno_c
+from txtlib.metrics import LOWER_IS_BETTER, UNDIRECTED, uno_c
 from txtlib.peers.floors import clinical_cox, trivial
 from txtlib.planted import planted, second_site
 from txtlib.predictions import Predictions
@@ -127,6 +128,7 @@ def test_slope_equals_lifelines_cox(seed):
 @settings(deadline=None, max_examples=20)
 def test_distances_equal_survivaleval(seed, off, slope):
     outcome, _, risk = patients(seed, 200, off, slope)
+    risk = risk.clip(CLIP, 1 - CLIP)  # beyond, SurvivalEVAL sees how near to 0 and 1 a risk is
     cut = np.minimum(outcome[0], HORIZON + 1e-9), (outcome[1] == 1) & (outcome[0] <= HORIZON)
     expected = integrated_calibration_index(risk, *cut, HORIZON)
     found = calibration(outcome, risk, HORIZON, np.ones((1, 200)))
@@ -285,6 +287,28 @@ def test_draws_of_calibration_join_those_of_the_scores(frozen):
     assert row["low"] < row["score"] < row["high"] and table.loc[("constant", "calibration slope")].isna().all()
     again = calibration_draws(answers, site, DAYS, resamples=30, seed=1)
     pd.testing.assert_frame_equal(found, again)
+
+
+HIGHER_IS_BETTER = [
+    *("Harrell's C", "Uno's C", "AUC at horizon", "time-dependent AUC", "Brier skill", "Pearson", "Spearman"),
+    *("accuracy", "balanced accuracy", "macro precision", "macro F1", "macro AUROC"),
+]
+
+
+def test_every_measure_has_a_direction_or_is_said_to_have_none(frozen):
+    _, site, answers = frozen
+    drawn = [function(answers, site, DAYS, resamples=1) for function in (frozen_draws, calibration_draws)]
+    names = {name for draws in drawn for name in draws.columns.get_level_values("measure")}
+    names |= set(by_subgroup(answers, site, subgroups(site, {"Age": [60]}), DAYS, 2)["measure"])
+    assert sorted([*LOWER_IS_BETTER, *UNDIRECTED, *HIGHER_IS_BETTER]) == sorted(names)  # and each is in one of them
+
+
+def test_nearer_to_what_was_observed_is_better_and_a_slope_is_not_compared(frozen):
+    _, site, answers = frozen
+    far = replace(answers["age"], survival=answers["age"].survival ** 0.2)
+    draws = calibration_draws({"age": answers["age"], "far": far}, site, DAYS, resamples=20)
+    found = paired_difference(draws, "age", "far").loc["OS"]
+    assert list(found.index) == ["ICI", "E50", "E90"] and (found["score"] > 0.05).all()
 
 
 def test_patients_without_an_outcome_are_left_out(frozen):

@@ -58,7 +58,8 @@ def test_colours_differ_in_lightness_or_marker_and_line():
 
 def test_interval_is_written_as_a_reader_wants_it():
     assert figures.interval(0.6613, 0.5501, 0.7649) == "0.66 (0.55 to 0.76)"
-    assert figures.interval(float("nan"), float("nan"), float("nan")) == ""
+    nan = float("nan")
+    assert figures.interval(0.5, nan, nan) == "0.50" and figures.interval(nan, nan, nan) == ""
 
 
 # --- differences with their intervals -----------------------------------------------------------------------------

@@ -1,8 +1,10 @@
 from dataclasses import replace
+from inspect import signature
 
 import numpy as np
 import pandas as pd
 import pytest
+from helpers import c_interval, relabelled, with_permuted_outcomes
 from lifelines import CoxPHFitter
 from sklearn.linear_model import RidgeCV
 from sksurv.linear_model import CoxPHSurvivalAnalysis
@@ -11,7 +13,17 @@ from sksurv.util import Surv
 
 from txtlib.cohort import CohortError, load_cohort, split
 from txtlib.metrics import harrell_c
-from txtlib.peers.floors import RIDGE, ClinicalCox, Trivial, clinical_and_genes, clinical_cox, ridge_age_cox
+from txtlib.peers import coxnet, floors, tabular
+from txtlib.peers.floors import (
+    RIDGE,
+    SPACE_CLINICAL_AND_GENES,
+    ClinicalCox,
+    Trivial,
+    clinical_and_genes,
+    clinical_cox,
+    random_draw,
+    ridge_age_cox,
+)
 from txtlib.peers.ridge import ALPHAS
 from txtlib.peers.tabular import folds
 from txtlib.planted import planted
@@ -67,15 +79,74 @@ def test_a_missing_column_is_named(parts):
         ClinicalCox("Age", "Stage").fit(parts.train)
 
 
+def with_a_stage_without_events(cohort):
+    event = cohort.clinical["DM_event"]
+    return relabelled(cohort, Stage=np.where((event == 0) & (np.arange(len(event)) % 9 == 0), "T0", "T2"))
+
+
 def test_a_class_without_events_has_a_finite_coefficient(parts):
-    clinical = parts.train.clinical.copy()
-    clinical["Stage"] = np.where((clinical["DM_event"] == 0) & (np.arange(len(clinical)) % 9 == 0), "T0", "T2")
-    train = replace(parts.train, clinical=clinical)
-    model = ClinicalCox("Age", "Stage").fit(train)  # a ConvergenceWarning would fail this test
+    model = ClinicalCox("Age", "Stage").fit(
+        with_a_stage_without_events(parts.train)
+    )  # a ConvergenceWarning would fail this test
     assert np.isfinite(model.model.params_).all() and abs(model.model.params_["Age"]) < 1
     plain = CoxPHFitter().fit(parts.train.clinical[["Age", "DM_duration", "DM_event"]], "DM_duration", "DM_event")
     ours = ClinicalCox("Age").fit(parts.train).model.params_["Age"]
     assert ours == pytest.approx(plain.params_["Age"], abs=0.02 * plain.standard_errors_["Age"])
+
+
+# --- luck -----------------------------------------------------------------------------------------------------
+
+
+def test_luck_draws_from_the_training_parts_labels(parts):
+    train, many = parts.train, parts.train.take(parts.train.samples.repeat(20))
+    answer = random_draw(seed=3).fit(train).predict(many)
+    assert set(answer.values["Age"]) <= set(train.clinical["Age"].dropna()) and answer.samples.equals(many.samples)
+    assert answer.values["Age"].mean() == pytest.approx(train.clinical["Age"].mean(), abs=0.5)
+    grades = answer.probabilities["Grade"]
+    assert set(np.unique(grades)) == {0.0, 1.0} and (grades.sum(axis=1) == 1).all()
+    shares = train.clinical["Grade"].value_counts(normalize=True)
+    np.testing.assert_allclose(grades.mean()[shares.index], shares, atol=0.03)
+    constant = Trivial().fit(train).predict(many)
+    np.testing.assert_array_equal(answer.survival, constant.survival)
+    np.testing.assert_array_equal(answer.edges, constant.edges)
+    assert len(np.unique(answer.score)) == len(many) and (answer.risk(1000.0) == answer.score).all()
+
+
+def test_luck_knows_nothing(planted_parts):
+    test = planted_parts.test
+    answers = [random_draw(seed=seed).fit(planted_parts.train).predict(test) for seed in range(100)]
+    c = [harrell_c(test.outcome(), answer.risk(1500.0)) for answer in answers]
+    age = [np.corrcoef(answer.values["Age"], test.clinical["Age"])[0, 1] for answer in answers]
+    hits = [(answer.probabilities["PAM50"].idxmax(axis=1) == test.clinical["PAM50"]).mean() for answer in answers]
+    for scores, chance in ((c, 0.5), (age, 0.0)):
+        assert np.mean(scores) == pytest.approx(chance, abs=3 * np.std(scores) / 10) and np.std(scores) > 0.01
+    shares = [part.clinical["PAM50"].value_counts(normalize=True) for part in (planted_parts.train, test)]
+    assert np.mean(hits) == pytest.approx((shares[0] * shares[1]).sum(), abs=3 * np.std(hits) / 10)
+
+
+def test_the_seed_draws_and_neither_labels_nor_other_tasks_count(parts):
+    bare = replace(parts.test, clinical=parts.test.clinical[[]], tasks=())
+    fitted = random_draw(seed=1).fit(parts.train)
+    first, again, other = (
+        fitted.predict(parts.test),
+        fitted.predict(bare),
+        random_draw(2).fit(parts.train).predict(bare),
+    )
+    for one in (again, random_draw(seed=1).fit(parts.train.with_tasks("Age", "DM")).predict(bare)):
+        np.testing.assert_array_equal(first.score, one.score)
+        np.testing.assert_array_equal(first.values["Age"], one.values["Age"])
+    assert first.probabilities["Grade"].equals(again.probabilities["Grade"])
+    assert not np.array_equal(first.score, other.score)
+    assert not np.array_equal(first.values["Age"], other.values["Age"])
+    assert not np.array_equal(first.values["Age"], first.values["Size"])
+    assert np.corrcoef(pd.Series(first.values["Age"]).rank(), first.score)[0, 1] < 0.5  # not one draw for all
+    alone = random_draw().fit(parts.train.with_tasks("Grade")).predict(parts.test)
+    assert alone.survival is None and alone.score is None and not alone.values
+
+
+def test_luck_without_labels_is_refused(parts):
+    with pytest.raises(CohortError, match="no training patient has a label of 'Grade'"):
+        random_draw().fit(relabelled(parts.train, Grade=None).with_tasks("Grade"))
 
 
 # --- floors that see genes ------------------------------------------------------------------------------------
@@ -102,6 +173,29 @@ def test_clinical_and_genes_know_more_than_either(planted_parts):
     assert both > age + 0.03 and 0.55 < told < age
 
 
+def test_the_space_of_clinical_and_genes_is_the_elastic_nets():
+    defaults = {name: value.default for name, value in signature(clinical_and_genes).parameters.items()}
+    for name, values in SPACE_CLINICAL_AND_GENES.items():
+        assert values == coxnet.SPACE[name] and values[0] == defaults[name]
+        assert [clinical_and_genes(**{name: value}).estimator.l1_ratio for value in values] == values
+
+
+@pytest.mark.parametrize("make", [clinical_and_genes, ridge_age_cox])
+def test_floors_with_genes_do_not_part_the_samples_of_a_patient(make, parts, monkeypatch):
+    """Those that choose by left-out samples are told whose they are."""
+    told, whole = [], tabular.folds
+
+    def watched(strata, n_folds, seed, patients=None):
+        told.append(patients)
+        return whole(strata, n_folds, seed, patients)
+
+    for module in (tabular, floors):
+        monkeypatch.setattr(module, "folds", watched)
+    who = [f"P{row // 2}" for row in range(len(parts.train))]
+    make(**GENES).fit(relabelled(parts.train, Patient=who))
+    assert told and all(patients is not None and set(patients) <= set(who) for patients in told)
+
+
 def test_clinical_columns_are_not_penalised(parts):
     method = clinical_and_genes(columns=["Age", "Size", "Grade"], **GENES).fit(parts.train)
     model = method.survival.model
@@ -119,9 +213,7 @@ def _outcome(cohort):
 
 
 def test_a_class_without_events_keeps_clinical_and_genes_finite(parts):
-    clinical = parts.train.clinical.copy()
-    clinical["Stage"] = np.where((clinical["DM_event"] == 0) & (np.arange(len(clinical)) % 9 == 0), "T0", "T2")
-    method = clinical_and_genes(columns=["Age", "Stage"], **GENES).fit(replace(parts.train, clinical=clinical))
+    method = clinical_and_genes(columns=["Age", "Stage"], **GENES).fit(with_a_stage_without_events(parts.train))
     assert 0 < method.survival.model.model.coef_[-1, 0] < 3
 
 
@@ -132,8 +224,7 @@ def test_the_second_step_sees_what_ridge_says_of_patients_it_has_not_seen(parts)
     for k in range(5):
         rest = known & (fold != k)
         said[fold == k] = RidgeCV(ALPHAS).fit(x[rest], age[rest]).predict(x[fold == k])
-    clinical = parts.train.clinical.assign(Age=said)
-    expected = ClinicalCox("Age").fit(replace(parts.train, clinical=clinical))
+    expected = ClinicalCox("Age").fit(relabelled(parts.train, Age=said))
     assert method.cox.model.params_["Age"] == pytest.approx(expected.model.params_["Age"], rel=1e-9)
     new = RidgeCV(ALPHAS).fit(x[known], age[known]).predict(method.preprocessor.expression(parts.test).astype(float))
     np.testing.assert_allclose(method.said(parts.test)["Age"], new)
@@ -163,20 +254,10 @@ def test_floors_with_genes_answer_survival_alone_and_repeat_themselves(make, par
     assert set(listed.preprocessor.genes) == set(columns[:15]) and listed.preprocessor.scaler == "rank"
 
 
-def permuted(cohort):
-    columns, order = ["OS_duration", "OS_event"], np.random.default_rng(0).permutation(len(cohort))
-    outcome = {name: cohort.clinical[name].to_numpy()[order] for name in columns}
-    return replace(cohort, clinical=cohort.clinical.assign(**outcome))
-
-
 @pytest.mark.parametrize("make", [clinical_and_genes, ridge_age_cox])
 def test_floors_with_genes_learn_nothing_from_permuted_outcomes(make, planted_parts):
-    train, test = map(permuted, (planted_parts.train, planted_parts.test))
-    answer = make(**GENES).fit(train).predict(test)
-    time, event = test.outcome()
-    rng, risk = np.random.default_rng(0), answer.risk(1500.0)
-    drawn = [rng.integers(0, len(time), len(time)) for _ in range(200)]
-    low, high = np.quantile([harrell_c((time[rows], event[rows]), risk[rows]) for rows in drawn], [0.025, 0.975])
+    train, test = (with_permuted_outcomes(part, seed=0) for part in (planted_parts.train, planted_parts.test))
+    low, high = c_interval(test, make(**GENES).fit(train).predict(test).risk(1500.0))
     assert low <= 0.5 <= high
 
 
@@ -192,6 +273,6 @@ def test_ridge_age_cox_needs_no_clinical_table_to_answer_and_the_other_names_wha
 
 @pytest.mark.parametrize("stage", [np.nan, "T2"])
 def test_a_column_that_tells_nothing_is_refused(stage, parts):
-    train = replace(parts.train, clinical=parts.train.clinical.assign(Stage=stage))
+    train = relabelled(parts.train, Stage=stage)
     with pytest.raises(CohortError, match="fewer than 10 values, or one class only, of 'Stage'"):
         ridge_age_cox(predictors=["Stage"], **GENES).fit(train)

@@ -1,12 +1,12 @@
-"""The FMAP-like CNN: its picture, its control, its network. How it does as a method: tests/test_survconvmixer.py."""
+"""The FMAP-like CNN: its picture, its control, its network. As a method it is tested in test_network_methods.py."""
 
 from dataclasses import replace
-from inspect import signature
 from itertools import pairwise, permutations
 
 import numpy as np
 import pytest
 import torch
+from helpers import draw
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import spearmanr
@@ -16,8 +16,6 @@ from torch.nn import functional as F
 from txtlib.cohort import split
 from txtlib.peers import fmap
 from txtlib.peers.fmap import (
-    DEFAULTS,
-    SPACE,
     Gated,
     Inception,
     Picture,
@@ -31,10 +29,6 @@ from txtlib.planted import planted
 from txtlib.preprocess import fit_preprocessor
 
 SMALL = {"n_genes": 30, "n_times": 5, "grid": "quantile", "channels": [4, 8, 8], "epochs": 1, "batch_size": 32}
-
-
-def draw(n, genes, seed=0):
-    return np.random.default_rng(seed).normal(size=(n, genes)).astype(np.float32)
 
 
 def in_modules(n=60, modules=6, size=6, seed=0):
@@ -227,15 +221,3 @@ def test_the_control_is_the_same_network_on_the_same_pixels_in_another_order(par
 def test_settings_that_cannot_be_are_refused(parts, settings, sentence):
     with pytest.raises(ValueError, match=sentence):
         fitted(parts, **settings)
-
-
-def test_an_unknown_setting_is_refused(parts):
-    with pytest.raises(TypeError, match="kernel"):
-        fitted(parts, kernel=3)
-
-
-def test_the_space_of_the_tuning_holds_the_defaults():
-    own = {name: each.default for name, each in signature(fmap._build).parameters.items()}
-    for name, values in SPACE.items():
-        default = DEFAULTS.get(name, own.get(name))
-        assert 3 <= len(values) <= 5 and (list(default) if isinstance(default, tuple) else default) in values

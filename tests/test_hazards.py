@@ -11,12 +11,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from helpers import c_interval, relabelled, with_permuted_outcomes
 from hypothesis import given
 from hypothesis import strategies as st
 from lifelines import KaplanMeierFitter
 
 from txtlib.cohort import CohortError, split
-from txtlib.metrics import harrell_c, integrated_brier
+from txtlib.metrics import integrated_brier
 from txtlib.peers import hazards
 from txtlib.peers.floors import trivial
 from txtlib.peers.hazards import Discrete, PycoxMethod, batch_of, deep_hit, deep_surv, logistic_hazard
@@ -45,19 +46,11 @@ def fitted(parts):
 
 def with_outcome(part, time=None, event=None):
     columns = dict(zip(part.survival_task.columns, (time, event), strict=True))
-    return replace(part, clinical=part.clinical.assign(**{k: v for k, v in columns.items() if v is not None}))
+    return relabelled(part, **{name: values for name, values in columns.items() if values is not None})
 
 
 def horizon(parts):
     return float(np.median(parts.train.outcome()[0]))
-
-
-def c_interval(parts, answer):
-    """Return the 95 % interval of Harrell's C over samples of the test patients."""
-    time, event = parts.test.outcome()
-    risk, rng = answer.risk(horizon(parts)), np.random.default_rng(0)
-    draws = [rng.integers(0, len(time), len(time)) for _ in range(200)]
-    return np.quantile([harrell_c((time[rows], event[rows]), risk[rows]) for rows in draws], [0.025, 0.975])
 
 
 def short(factory, parts, train=None, validation=None, **settings):
@@ -72,7 +65,7 @@ def short(factory, parts, train=None, validation=None, **settings):
 @each
 def test_it_beats_the_same_answer_for_everybody(fitted, parts, factory):
     answer, floor = fitted[factory].predict(parts.test), trivial().fit(parts.train).predict(parts.test)
-    assert c_interval(parts, answer)[0] > 0.5
+    assert c_interval(parts.test, answer.risk(horizon(parts)))[0] > 0.5
     ours, constant = (
         integrated_brier(parts.train.outcome(), parts.test.outcome(), one.survival, one.edges, horizon(parts))
         for one in (answer, floor)
@@ -82,11 +75,9 @@ def test_it_beats_the_same_answer_for_everybody(fitted, parts, factory):
 
 @each
 def test_with_outcomes_that_belong_to_others_it_finds_nothing(cohort, factory):
-    order = np.random.default_rng(1).permutation(len(cohort))  # about one order in twenty would miss 0.5
-    time, event = cohort.outcome()
-    parts = split(with_outcome(cohort, time[order], event[order]), seed=0)
+    parts = split(with_permuted_outcomes(cohort), seed=0)  # about one order in twenty would miss 0.5
     answer = factory(epochs=30).fit(parts.train, parts.validation).predict(parts.test)
-    low, high = c_interval(parts, answer)
+    low, high = c_interval(parts.test, answer.risk(horizon(parts)))
     assert low < 0.5 < high
 
 
@@ -309,7 +300,7 @@ def test_the_loss_without_events_is_0_and_moves_nothing():
 
 
 def test_tasks_that_it_does_not_answer_cannot_stop_it(parts):
-    ungraded = replace(parts.train, clinical=parts.train.clinical.assign(NHG=None, Age=np.nan))
+    ungraded = relabelled(parts.train, NHG=None, Age=np.nan)
     first, second = short(deep_surv, parts), short(deep_surv, parts, ungraded)
     np.testing.assert_array_equal(first.predict(parts.test).survival, second.predict(parts.test).survival)
 

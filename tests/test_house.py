@@ -91,9 +91,14 @@ def test_public_things_have_docstrings(path):
         ("ledger.py", {"comparisons"}),
         ("workers.py", set()),
         ("tuning.py", {"cohort", "metrics", "peers", "predictions"}),
-        ("benchmark.py", {"bootstrap", "cohort", "predictions", "splits", "workers", "tuning"}),
+        ("benchmark.py", {"bootstrap", "cohort", "network", "predictions", "splits", "workers", "tuning"}),
         ("catalogue.py", {"benchmark", "ledger", "network", "peers", "planted"}),
         ("entries.py", {"catalogue", "cohort", "comparisons", "ledger"}),
+        ("companions.py", {"benchmark", "peers"}),
+        ("plans.py", {"benchmark", "catalogue", "cohort", "planted", "preprocess"}),
+        ("runs.py", {"benchmark", "frozen", "plans", "splits"}),
+        ("curves.py", {"comparisons"}),
+        ("frozen.py", {"benchmark", "curves", "runs"}),
     ],
 )
 def test_rooms_import_only_what_they_may(room, allowed):

@@ -145,6 +145,30 @@ def test_a_comparison_may_have_a_margin_of_its_own():
     assert claim("C1", wide, **HERE).lines[0].margin == 0.5
 
 
+def test_a_comparison_fails_only_if_its_widened_interval_does_too():
+    below, wide = {"SVM": (-0.03, -0.05, -0.01)}, {"SVM": (-0.07, 0.01)}
+    assert claim("C1", below, **HERE).verdict == NOT_REPRODUCED
+    assert claim("C1", below, widened=wide, **HERE).verdict == TOO_SMALL
+    assert claim("C1", below, widened={"SVM": (-0.06, -0.001)}, **HERE).verdict == NOT_REPRODUCED
+    above = {"SVM": (0.03, 0.01, 0.05)}  # all must hold, so each may be shown by itself
+    assert claim("C1", above, widened={"SVM": (-0.01, 0.07)}, **HERE).verdict == REPRODUCED
+    as_good = {"SVM": (0.0, -0.01, 0.01)}
+    assert claim("C1", as_good, widened={"SVM": (-0.03, 0.03)}, **HERE).verdict == TOO_SMALL
+    assert claim("C1", as_good, widened={"SVM": (-0.02, 0.02)}, **HERE).verdict == NOT_REPRODUCED
+
+
+def test_an_undecided_comparison_is_shown_and_decides_nothing():
+    given = {"SVM": (0.03, 0.01, 0.05), "MLP": (-0.03, -0.05, -0.01)}
+    entry = claim("C1", given, undecided=["MLP"], **HERE)
+    assert [line.verdict for line in entry.lines] == [REPRODUCED, TOO_SMALL] and entry.verdict == TOO_SMALL
+    assert [line.mean for line in entry.lines] == [0.03, -0.03]
+
+
+def test_a_part_of_a_claim_may_refute_it_and_never_reproduces_it():
+    assert claim("C1", {"SVM": (0.03, 0.01, 0.05)}, partial=True, **HERE).verdict == TOO_SMALL
+    assert claim("C1", {"SVM": (-0.03, -0.05, -0.01)}, partial=True, **HERE).verdict == NOT_REPRODUCED
+
+
 def test_intervals_may_come_as_pandas_and_numpy_make_them():
     row = pd.Series({"mean": 0.03, "low": 0.01, "high": 0.05})
     found = claim("C1", {"SVM": row}, cohort="X", patients=np.int64(9), splits=np.int32(2), events=np.int64(3))

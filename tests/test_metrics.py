@@ -9,11 +9,13 @@ from lifelines.utils import concordance_index
 from scipy import stats
 from sklearn import metrics as sk
 from sksurv import metrics as sks
+from sksurv.nonparametric import kaplan_meier_estimator
 from sksurv.util import Surv
 
 from txtlib import metrics as m
 from txtlib.bootstrap import MEASURES
 from txtlib.cohort import load_cohort, split
+from txtlib.external import CALIBRATION
 from txtlib.losses import mtlr_nll
 from txtlib.peers.floors import ClinicalCox, Trivial
 from txtlib.preprocess import time_cell
@@ -167,7 +169,23 @@ def test_value_measures_by_hand():
     assert m.root_mean_squared_error(truth, value) == pytest.approx(np.sqrt(5 / 3))
     assert m.spearman(truth, value) == pytest.approx(0.5)
     assert m.pearson(truth, value) == pytest.approx(stats.pearsonr(truth, value).statistic)
-    assert np.isnan([m.spearman(truth, np.ones(3)), m.pearson(truth, np.ones(3)), m.pearson(np.ones(3), value)]).all()
+
+
+@pytest.mark.parametrize("measure", [m.spearman, m.pearson])
+def test_a_constant_answer_is_correlated_with_nothing_and_equal_labels_with_no_answer(measure):
+    truth, value, unknown = np.array([1.0, 2.0, 4.0]), np.array([1.0, 4.0, 3.0]), np.full(3, np.nan)
+    assert measure(truth, np.full(3, 60.1)) == 0 and measure(truth[:2], np.ones(2)) == 0
+    assert np.isnan([measure(np.ones(3), value), measure(np.ones(3), np.ones(3)), measure(truth, unknown)]).all()
+    assert np.isnan([measure(truth[:k], answer[:k]) for k in (0, 1) for answer in (value, np.ones(3))]).all()
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=2, max_size=20))
+@settings(deadline=None, max_examples=50)
+def test_correlations_are_those_of_scipy(rows):
+    truth, value = (np.array(column, float) for column in zip(*rows, strict=True))
+    if np.ptp(truth) and np.ptp(value):
+        assert m.spearman(truth, value) == pytest.approx(stats.spearmanr(truth, value).statistic, abs=1e-12)
+        assert m.pearson(truth, value) == pytest.approx(stats.pearsonr(truth, value).statistic, abs=1e-12)
 
 
 @given(st.integers(0, 10_000), st.sampled_from([0.5, 0.9]))
@@ -268,6 +286,51 @@ def test_time_dependent_auc_knows_a_risk_that_crosses():
     knowing = (time[:, None] <= times).astype(float)
     assert m.time_dependent_auc(train, (time, event), knowing, 30.0) == 1
     assert m.time_dependent_auc(train, (time, event), knowing[:, 0], 30.0) < 1
+
+
+# --- the skill of the Brier score ---------------------------------------------------------------------------------
+
+
+def random_parts(seed):
+    """Return (train, test, grid, curves, edges) for a horizon of 25: censored by half, with times in common."""
+    generator = np.random.default_rng(seed)
+    train, test = followed(generator, 80, 0.5), followed(generator, 40, 0.5)
+    train[0][:2] = 61.0  # scikit-survival refuses test times beyond the last training time
+    grid = np.linspace(0, 25, m.GRID + 1)[1:]
+    edges = np.arange(2.0, 63.0, 4.0)
+    return train, test, grid[grid >= test[0].min()], random_curves(generator, 40, edges), edges
+
+
+@given(st.integers(0, 10_000))
+@settings(deadline=None, max_examples=25)
+def test_brier_skill_is_one_less_the_ratio_of_scikit_survivals_scores(seed):
+    train, test, grid, curves, edges = random_parts(seed)
+    known, packed = (Surv.from_arrays(event == 1, time) for time, event in (train, test))
+    moments, left = kaplan_meier_estimator(train[1] == 1, train[0])
+    floor = np.interp(grid, np.r_[0, moments], np.r_[1, left])
+    own = np.stack([np.interp(grid, np.r_[0, edges], np.r_[1, row]) for row in curves])
+    scores = [sks.integrated_brier_score(known, packed, given, grid) for given in (own, np.tile(floor, (40, 1)))]
+    assert scores[1] > 0
+    assert m.brier_skill(train, test, curves, edges, 25.0) == pytest.approx(1 - scores[0] / scores[1])
+
+
+def test_the_floor_has_no_skill_and_who_knows_the_future_has_all(parts, answers):
+    train, test = parts.train.outcome(), parts.test.outcome()
+    floor = answers["trivial"]
+    assert m.brier_skill(train, test, floor.survival, floor.edges, HORIZON) == 0
+    edges = np.arange(10.0, 2 * HORIZON, 10.0)
+    knowing = 1 - (test[1] == 1)[:, None] * (test[0][:, None] <= edges)
+    assert 0.95 < m.brier_skill(train, test, knowing, edges, HORIZON) < 1  # curves fall within ten days, not at once
+    assert m.brier_skill(train, test, 1 - knowing, edges, HORIZON) < 0
+
+
+def test_there_is_no_skill_where_there_is_no_brier_score(parts, answers):
+    train, (time, event) = parts.train.outcome(), parts.test.outcome()
+    curves, edges = answers["cox"].survival, answers["cox"].edges
+    for outcome in ((time, np.zeros_like(event)), (np.minimum(time, HORIZON), event)):
+        assert np.isnan(m.brier_skill(train, outcome, curves, edges, HORIZON))
+    with pytest.raises(ValueError, match="No training patient is followed beyond the horizon 9999"):
+        m.brier_skill(train, (time, event), curves, edges, 9999)
 
 
 # --- the log score ------------------------------------------------------------------------------------------------
@@ -374,4 +437,5 @@ def test_cut_times_hold_equal_numbers_of_events():
 
 @pytest.mark.parametrize("measure", m.LOWER_IS_BETTER + m.UNDIRECTED)
 def test_measures_with_a_direction_of_their_own_exist(measure):
-    assert measure in MEASURES
+    assert measure in {*MEASURES, *CALIBRATION}
+    assert (measure in m.LOWER_IS_BETTER) != (measure in m.UNDIRECTED)

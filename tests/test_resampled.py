@@ -14,7 +14,7 @@ EDGES = np.array([3.0, 8.0, 14.0, 19.0, 25.0, 33.0])
 CLASS = ["accuracy", "balanced_accuracy", "macro_precision", "macro_f1", "macro_auroc"]
 VALUE = ["mean_absolute_error", "root_mean_squared_error", "pearson", "spearman"]
 RANK = ["uno_c", "auc_at", "time_dependent_auc"]
-CURVE = ["integrated_brier", "log_score"]
+CURVE = ["integrated_brier", "brier_skill", "log_score"]
 small = pytest.mark.parametrize("n", [4, 30])
 
 
@@ -67,6 +67,20 @@ def test_numbers(n, seed):
     for name in VALUE:
         slow = [getattr(metrics, name)(truth[one], value[one]) for one in rows]
         agree(name, slow, (truth, value), counts)
+
+
+@pytest.mark.parametrize("name", ["pearson", "spearman"])
+def test_a_constant_answer_is_correlated_with_nothing_and_equal_labels_with_no_answer(name):
+    truth, value = np.array([50.0, 50.0, 60.1, 70.0]), np.array([3.0, 1.0, 1.0, 0.1])
+    everybody, equal_answers, equal_labels, one_patient = [0, 1, 2, 3], [1, 2, 2, 2], [0, 1, 1, 1], [2, 2, 2, 2]
+    rows = [everybody, equal_answers, equal_labels, one_patient]
+    counts = np.array([np.bincount(row, minlength=4) for row in rows], float)
+    correlation = getattr(resampled, name)
+    found, of_constant = correlation(truth, value, counts), correlation(truth, np.full(4, 0.1), counts)
+    assert found[0] < 0 and found[1] == 0 and np.isnan(found[2:]).all()
+    np.testing.assert_array_equal(of_constant, [0, 0, np.nan, np.nan])
+    for unknown in (np.full(4, np.nan), np.array([1.0, 2.0, np.nan, 3.0])):
+        assert np.isnan(correlation(truth, unknown, counts)).all()
 
 
 @small

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import log_loss
 
 from txtlib.cohort import load_cohort, split
-from txtlib.metrics import log_score
+from txtlib.metrics import harrell_c, log_score
 from txtlib.peers.floors import Trivial
 from txtlib.predictions import Predictions
 from txtlib.tuning import candidates, relative_loss, tune
@@ -21,6 +21,13 @@ HORIZON = 1825.0
 @pytest.fixture(scope="module")
 def parts():
     return split(load_cohort("gse7390"), seed=0)
+
+
+def constant(train, validation):
+    """The best constant of the training part, by hand."""
+    answer = Trivial().fit(train).predict(validation)
+    means = {name: np.full(len(validation), train.clinical[name].mean()) for name in answer.values}
+    return replace(answer, values=means)
 
 
 class Shifted:
@@ -55,6 +62,27 @@ def test_a_given_setting_stays_and_a_longer_list_only_adds():
     space = {"a": [1, 2, 3], "b": [1, 2]}
     assert candidates({"a": 7}, space, 9) == [{"a": 7, "b": 1}, {"a": 7, "b": 2}]
     assert candidates({}, space, 6)[:3] == candidates({}, space, 3)
+    assert candidates({"a": 7}, {}, 3) == [{"a": 7}]
+
+
+def test_trials_go_from_the_default_outwards_the_setting_declared_first_ahead():
+    found = candidates({}, {"b": ["x", "y", "z"], "a": [3, 1], "c": [0, 9]}, 99)
+    first = [("x", 3, 0), ("y", 3, 0), ("x", 1, 0), ("x", 3, 9)]
+    second = [("y", 1, 0), ("y", 3, 9), ("z", 3, 0), ("x", 1, 9)]
+    assert [tuple(one.values()) for one in found] == [
+        *first,
+        *second,
+        ("y", 1, 9),
+        ("z", 1, 0),
+        ("z", 3, 9),
+        ("z", 1, 9),
+    ]
+
+
+@given(spaces)
+def test_a_trial_is_never_nearer_to_the_default_than_the_one_before(space):
+    steps = [sum(space[name].index(one[name]) for name in space) for one in candidates({}, space, 10_000)]
+    assert steps == sorted(steps)
 
 
 def test_the_lowest_loss_wins_and_the_first_of_equals(parts):
@@ -72,9 +100,104 @@ def test_one_option_is_not_judged(parts):
     assert tune(Mute, [{"shift": 1.0}], parts.train, parts.validation, HORIZON).chosen == {"shift": 1.0}
 
 
-def test_a_constant_has_the_relative_loss_one(parts):
-    answer = Trivial().fit(parts.train).predict(parts.validation)
+def test_the_best_constant_has_the_relative_loss_one(parts):
+    answer = constant(parts.train, parts.validation)
     assert relative_loss(answer, parts.train, parts.validation, HORIZON) == pytest.approx(1)
+
+
+@given(st.floats(-30, 30))
+def test_no_other_constant_does_better_on_the_patients_that_it_is_taken_from(parts, shift):
+    train = parts.train.with_tasks("Size")
+    answer = constant(train, train)
+    moved = replace(answer, values={"Size": answer.values["Size"] + shift})
+    expected = 1 + shift**2 / train.clinical["Size"].var(ddof=0)
+    assert relative_loss(moved, train, train, None) == pytest.approx(expected)
+
+
+class Fragile(Shifted):
+    """Refuses to be fitted, or to answer, with some of the shifts."""
+
+    def fit(self, train, validation):
+        if self.shift == 1:
+            raise ArithmeticError("no convergence") from KeyError("deeper")
+        super().fit(train, validation)
+
+    def predict(self, cohort):
+        if self.shift == 2:
+            raise MemoryError("out of memory")
+        return super().predict(cohort)
+
+
+@pytest.mark.parametrize(
+    "shifts, best, failed", [([1, 9, 2, 0], 0, 2), ([9, 1], 9, 1), ([2, 1, 9], 9, 2), ([0, 9], 0, 0)]
+)
+def test_a_trial_that_fails_loses_only_itself(shifts, best, failed, parts):
+    tuned = tune(Fragile, [{"shift": shift} for shift in shifts], parts.train, parts.validation, HORIZON)
+    assert tuned.chosen == {"shift": best} and tuned.failed == failed
+
+
+def test_where_all_trials_fail_the_last_error_goes_up_with_its_cause(parts):
+    with pytest.raises(ArithmeticError, match="no convergence") as raised:
+        tune(Fragile, [{"shift": 2}, {"shift": 1}], parts.train, parts.validation, HORIZON)
+    assert isinstance(raised.value.__cause__, KeyError)
+    with pytest.raises(MemoryError):
+        tune(Fragile, [{"shift": 1}, {"shift": 2}], parts.train, parts.validation, HORIZON)
+
+
+def test_ctrl_c_is_no_failed_trial(parts):
+    class Interrupted(Shifted):
+        def fit(self, train, validation):
+            if not self.shift:
+                raise KeyboardInterrupt
+            super().fit(train, validation)
+
+    with pytest.raises(KeyboardInterrupt):
+        tune(Interrupted, [{}, {"shift": 1.0}], parts.train, parts.validation, HORIZON)
+
+
+# --- survival by a score alone ------------------------------------------------------------------------------------
+
+
+def ranked(part, score):
+    return Predictions(part.samples, score=score)
+
+
+def test_a_score_without_curves_is_judged_by_harrells_c(parts):
+    train, validation = (part.with_tasks("DM") for part in (parts.train, parts.validation))
+    score = np.random.default_rng(0).normal(size=len(validation))
+    expected = 2 * (1 - harrell_c(validation.outcome(), score))
+    assert relative_loss(ranked(validation, score), train, validation, HORIZON) == pytest.approx(expected)
+    assert relative_loss(ranked(validation, -score), train, validation, HORIZON) == pytest.approx(2 - expected)
+    assert relative_loss(ranked(validation, 0 * score), train, validation, HORIZON) == 1
+    score[3] = np.nan
+    assert relative_loss(ranked(validation, score), train, validation, HORIZON) == np.inf
+
+
+def test_beside_other_tasks_a_score_is_one_of_them_and_is_left_out_without_a_pair(parts):
+    train, validation = (part.with_tasks("DM", "Age") for part in (parts.train, parts.validation))
+    age, score = constant(train, validation).values, -validation.outcome()[0]
+    losses = [relative_loss(ranked(validation, score), train.with_tasks("DM"), validation.with_tasks("DM"), HORIZON), 1]
+    both = replace(ranked(validation, score), values=age)
+    assert relative_loss(both, train, validation, HORIZON) == pytest.approx(np.mean(losses))
+    assert losses[0] < 0.2  # the order is known
+    censored = replace(validation, clinical=validation.clinical.assign(DM_event=0.0))
+    assert relative_loss(both, train, censored, HORIZON) == pytest.approx(1)
+    assert relative_loss(ranked(validation, score), train, censored, HORIZON) == np.inf  # and silent on age
+
+
+def test_a_method_that_only_ranks_is_tuned(parts):
+    class Ranking:
+        def __init__(self, sign):
+            self.sign = sign
+
+        def fit(self, train, validation):
+            return self
+
+        def predict(self, cohort):
+            return ranked(cohort, self.sign * cohort.outcome()[0])
+
+    train, validation = (part.with_tasks("DM") for part in (parts.train, parts.validation))
+    assert tune(Ranking, [{"sign": 1}, {"sign": -1}], train, validation, HORIZON).chosen == {"sign": -1}
 
 
 def test_the_criterion_is_the_mean_of_proper_losses_over_constants(parts):
@@ -89,7 +212,7 @@ def test_the_criterion_is_the_mean_of_proper_losses_over_constants(parts):
         {"Age": rng.normal(50, 5, len(validation))},
         {"ER": pd.DataFrame(shares, validation.samples, ["negative", "positive"])},
     )
-    floor = Trivial().fit(train).predict(validation)
+    floor = constant(train, validation)
     age, er = (validation.clinical[name].to_numpy() for name in ("Age", "ER"))
     clipped = [np.clip(one.probabilities["ER"][["negative", "positive"]], 0.01, None) for one in (answer, floor)]
     logs = [
@@ -105,7 +228,7 @@ def test_the_criterion_is_the_mean_of_proper_losses_over_constants(parts):
 
 def test_a_task_without_label_is_left_out_and_one_without_answer_is_not(parts):
     train, validation = (part.with_tasks("Age", "Size") for part in (parts.train, parts.validation))
-    answer = Trivial().fit(train).predict(validation)
+    answer = constant(train, validation)
     half = replace(validation, clinical=validation.clinical.assign(Size=np.nan))
     assert relative_loss(answer, train, half, None) == pytest.approx(1)
     silent = replace(answer, values={"Age": answer.values["Age"]})

@@ -1,5 +1,7 @@
 """Does a risk say more than age and clinic do? Ranking within bands, and what a risk adds to clinical columns."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pandas as pd
 from scipy import stats
@@ -12,6 +14,8 @@ from txtlib.metrics import Outcome, harrell_c
 from txtlib.peers.coxnet import partial_log_likelihood
 from txtlib.peers.tabular import FOLDS, folds
 from txtlib.predictions import Predictions
+
+WITHIN = "C within bands"
 
 # --- ranking within bands -------------------------------------------------------------------------------------
 
@@ -51,6 +55,24 @@ def bands(values: np.ndarray, width: float) -> np.ndarray:
     if not width > 0:
         raise ValueError(f"width is above 0, in the unit of the values, not {width}.")
     return np.floor(np.asarray(values, float) / width) * width
+
+
+def within_bands(
+    table: pd.DataFrame, answers: Callable[[str], pd.DataFrame], cohort: Cohort, column: str, width: float
+) -> pd.DataFrame:
+    """Return rows of a benchmark's table for one more measure, ``WITHIN``: ``partial_c`` in bands of a column.
+
+    A row for each finished cell of ``table`` that answers the survival task, follow-up cut at the cell's horizon.
+    ``answers(cell)`` is what ``txtlib.benchmark.answer_of`` returns.
+    """
+    endpoint, strata = cohort.survival_task.name, pd.Series(bands(cohort.clinical[column], width), cohort.samples)
+    rows = table[(table["task"] == endpoint) & table["error"].isna()].drop_duplicates("cell")
+    scores = []
+    for cell, horizon in zip(rows["cell"], rows["horizon"], strict=True):
+        risk = answers(cell)[endpoint]
+        outcome = until(cohort.take(risk.index).outcome(), horizon)
+        scores.append(partial_c(outcome, risk.to_numpy(), strata[risk.index].to_numpy()))
+    return rows.assign(measure=WITHIN, score=scores)
 
 
 # --- beside clinical columns ----------------------------------------------------------------------------------
@@ -98,7 +120,7 @@ def added_value(
     found |= {"p": stats.chi2.sf(chi_square, 1), "log hazard ratio": ratio}
     found |= {"log hazard ratio, low": ratio - reach, "log hazard ratio, high": ratio + reach}
     counts = patient_counts(test, resamples, seed)[:, known]
-    scores = [_left_out(table, outcome, seed) for table in (clinical, both)]
+    scores = [_left_out(table, outcome, test.patients().to_numpy()[known], seed) for table in (clinical, both)]
     return pd.Series(found | _delta_c(outcome, *scores, counts, level))
 
 
@@ -119,9 +141,9 @@ def _delta_c(outcome: Outcome, without: np.ndarray, score: np.ndarray, counts: n
     }
 
 
-def _left_out(x: np.ndarray, outcome: Outcome, seed: int) -> np.ndarray:
+def _left_out(x: np.ndarray, outcome: Outcome, patients: np.ndarray, seed: int) -> np.ndarray:
     """Return each patient's log hazard (n,) by a regression without the patient's fold; all have one origin."""
-    fold = folds(outcome[1], FOLDS, seed)
+    fold = folds(outcome[1], FOLDS, seed, patients)
     rest = (fold != np.arange(FOLDS)[:, None]).astype(float)
     return np.einsum("np,np->n", x, cox(x, outcome, np.inf, rest).coefficients[fold])
 

@@ -4,7 +4,7 @@ A cell is one method with its settings on one split (data seed) with one model s
 Its result is a file of the folder, named by a hash of all that decides it: ``CELL.json`` holds the scores and what
 they cost, ``CELL.parquet`` the answer for each test patient. A reader's own method is one Python file with a class, or
 a function that makes one: called as ``factory(seed=..., **settings)``, the result answers to
-``fit(train, validation)`` and ``predict(cohort)``.
+``fit(train, validation)`` and ``predict(cohort)``. Of the test part it sees no label of the tasks that it is asked.
 """
 
 import ast
@@ -19,7 +19,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cache, cached_property, partial
 from importlib.metadata import version
@@ -34,7 +34,8 @@ from tqdm import tqdm
 
 from txtlib import __version__
 from txtlib.bootstrap import score_draws
-from txtlib.cohort import KINDS, Cohort, CohortError, Split, load_cohort, split
+from txtlib.cohort import KINDS, Cohort, CohortError, Split, Task, load_cohort, split
+from txtlib.network import SUFFIXES, find_file
 from txtlib.predictions import Predictions, joined
 from txtlib.splits import Folds, cut, fold_split, make_folds
 from txtlib.tuning import Tuned, candidates, tune
@@ -46,7 +47,7 @@ COUNTS = [f"{what}_{part}" for what in ("n", "events") for part in Split._fields
 IDENTITY = ["cell", "method", "settings", "cohort", "cohort_hash", "scheme", "train_size", "data_seed", "model_seed"]
 CODE = ("code", "txtlib", "splits_code")  # what of an identity is the code's, not the experiment's
 SCORE = ["task", "measure", "score"]
-TUNING = ["trials", "chosen", "calibrated"]
+TUNING = ["trials", "failed_trials", "chosen", "calibrated"]
 SECONDS = ["fit_seconds", "tuning_seconds", "predict_seconds"]
 COST = [*SECONDS, "peak_mb", "threads", "versions", "error"]
 COLUMNS = [*IDENTITY, *SCORE, *TUNING, "horizon", "split_hash", *COUNTS, "n_whole", *COST]
@@ -57,10 +58,11 @@ LONG = 200  # characters of one setting, above which the table shows its hash
 class Method:
     """A name for the table, what makes the method when called with a seed and the settings, and those settings.
 
-    ``space`` {setting: values, the default first} is what tuning chooses from; a setting that is given stays. ``kinds``
-    are those of the tasks that the method can answer; it is given no others. It learns all of them in one fit, unless
-    it is not ``joint``: then there is a fit, with settings of its own, for each task. ``fixed`` {the fit's tasks,
-    joined by ", ": settings} is what tuning chose before, on other cells: it is then not tuned again.
+    ``space`` {setting: values, the default first} is what tuning chooses from, in the order of
+    ``txtlib.tuning.candidates``; a setting that is given stays. ``kinds`` are those of the tasks that the method can
+    answer; it is given no others, and may read their columns as input. It learns all of them in one fit, unless it is
+    not ``joint``: then there is a fit, with settings of its own, for each task. ``fixed`` {the fit's tasks, joined by
+    ", ": settings} is what tuning chose before, on other cells: it is then not tuned again.
     """
 
     name: str
@@ -202,9 +204,10 @@ def plan(
     _check_folds(folds, data_seeds)
     data = {"cohort": cohort.name, "cohort_hash": content_hash(cohort), "horizon": horizon, "outlived": OUTLIVED}
     data |= _parts_described(folds, train_size, horizon_size)
+    described = [_described(method, trials) for method in methods]
     return [
-        Cell(method, {**_described(method, trials), **data, "data_seed": data_seed, "model_seed": model_seed}, folds)
-        for method in methods
+        Cell(method, {**known, **data, "data_seed": data_seed, "model_seed": model_seed}, folds)
+        for method, known in zip(methods, described, strict=True)
         for data_seed in data_seeds
         for model_seed in model_seeds
     ]
@@ -215,7 +218,37 @@ def _described(method: Method, trials: int) -> dict:
     code = {"factory": factory, "code": code_hash(method.factory), "txtlib": __version__}
     how = {"kinds": list(method.kinds), "joint": method.joint, "tried": method.tried(trials)}
     how |= {"fixed": method.fixed} if method.fixed else {}
-    return {"method": method.name, "settings": method.settings, **how, **code}
+    described = {"method": method.name, "settings": method.settings, **how, **code}
+    files = files_named(described)
+    return described | ({"files": files} if files else {})
+
+
+def files_named(identity: dict) -> dict[str, str]:
+    """Return {value: hash of the content} of the settings that name a file: a path, or a name that ``find_file`` finds.
+
+    A file can change under its name, and the result with it. Settings within settings are not looked at.
+    """
+    options = [identity["settings"], *identity["tried"], *identity.get("fixed", {}).values()]
+    names = {value for option in options for value in option.values() if isinstance(value, str)}
+    found = {name: [_file_hash(path, *_version(path)) for path in _files(name)] for name in names}
+    return {name: "-".join(hashes) for name, hashes in found.items() if hashes}
+
+
+def _files(name: str) -> Iterator[Path]:
+    for kind in SUFFIXES:
+        with suppress(ValueError, OSError):  # there is no such file, or this can be no file's name
+            yield find_file(name, kind)
+
+
+def _version(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_size, found.st_mtime_ns
+
+
+@cache
+def _file_hash(path: Path, *version: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
 def _parts_described(folds: Folds | None, train_size: int | None, horizon_size: int | None) -> dict:
@@ -327,12 +360,13 @@ def run_cell(cohort: Cohort, cell: Cell) -> tuple[dict, pd.DataFrame | None]:
 
 
 def _check_code(cell: Cell) -> None:
-    """Raise if this worker reads other code than the run was planned with; a class of a script travels along."""
-    factory = cell.method.factory
-    if factory.__module__ != "__main__" and code_hash(factory) != cell.identity["code"]:
+    """Raise if this worker reads other code or files than the run was planned with; a script's class travels along."""
+    factory, identity = cell.method.factory, cell.identity
+    edited = factory.__module__ != "__main__" and code_hash(factory) != identity["code"]
+    if edited or files_named(identity) != identity.get("files", {}):
         raise RuntimeError(
-            f"The code of {cell.method.name!r} is not what it was when the run began, or not the same on this worker: "
-            "bring all workers to one version, and run again."
+            f"The code of {cell.method.name!r}, or a file that its settings name, is not what it was when the run "
+            "began, or not the same on this worker: bring all workers to one version, and run again."
         )
 
 
@@ -388,6 +422,7 @@ def _answer(cell: Cell, parts: Split, record: dict) -> Predictions:
     record |= {
         "chosen": cell.identity.get("fixed", {}),
         "trials": len(cell.identity["tried"]) or 1,
+        "failed_trials": 0,
         **dict.fromkeys(SECONDS, 0.0),
     }
     try:
@@ -411,11 +446,39 @@ def _answer_tasks(cell: Cell, parts: Split, names: list[str], record: dict) -> P
     make = partial(cell.method.factory, seed=cell.identity["model_seed"])
     tuned = tune(make, _options(cell, names), train, validation, record["horizon"])
     _note(record, tuned, names)
+    patients = unlabelled(test)
     with _timed(record, "predict_seconds"):
-        answer = tuned.method.predict(test)
+        answer = tuned.method.predict(patients)
+    _check_answer(answer, test)
+    return answer
+
+
+def unlabelled(cohort: Cohort) -> Cohort:
+    """Return a cohort whose tasks have no label; other clinical columns stay, since a method may read them."""
+    columns = [column for task in cohort.tasks for column in task.columns]
+    missing = cohort.clinical[columns].iloc[:0].reindex(cohort.samples)  # keeps text, classes and Int64 what they are
+    return replace(cohort, clinical=cohort.clinical.assign(**missing))
+
+
+def _check_answer(answer: Predictions, test: Cohort) -> None:
+    """Raise unless the answer is for these patients, and all of it is finite numbers."""
     if list(answer.samples) != list(test.samples):
         raise ValueError("The answer is not for the test patients in their order; keep cohort.samples as they come.")
-    return answer
+    for task in test.tasks:
+        wrong = ~_finite(answer, task, len(test))
+        if wrong.any():
+            raise ValueError(
+                f"The answer to {task.name!r} is not a finite number for {wrong.sum()} of {len(test)} test patients, "
+                "so it cannot be scored; a method answers a task for every patient, or not at all."
+            )
+
+
+def _finite(answer: Predictions, task: Task, n: int) -> np.ndarray:
+    """Return whose answer to a task is finite throughout, (n,); all are where there is none."""
+    of_task = answer.values.get(task.name), answer.probabilities.get(task.name)
+    given = (answer.survival, answer.score) if task.kind == "survival" else of_task
+    numbers = [np.asarray(part, float).reshape(n, -1) for part in given if part is not None]
+    return np.isfinite(np.hstack([np.zeros((n, 0)), *numbers])).all(1)
 
 
 def _options(cell: Cell, names: list[str]) -> list[dict]:
@@ -428,6 +491,7 @@ def _options(cell: Cell, names: list[str]) -> list[dict]:
 
 def _note(record: dict, tuned: Tuned, names: list[str]) -> None:
     """Add what a fit cost to the record, and for a tuned one what was chosen for its tasks."""
+    record["failed_trials"] += tuned.failed
     record["fit_seconds"] += tuned.fit_seconds
     record["tuning_seconds"] += tuned.tuning_seconds
     if record["trials"] > 1:
@@ -528,7 +592,8 @@ def table(records: Iterable[dict]) -> pd.DataFrame:
     """Return the tidy table of cells: a row per cell, task and measure; of a failed cell, one row with its error.
 
     Settings, what tuning chose, and versions are JSON text; a long setting, say gene sets, stands there as a hash.
-    n_train is what the method saw; n_whole is the training part before it was cut to train_size, if it was.
+    n_train is what the method saw; n_whole is the training part before it was cut to train_size, if it was. Of the
+    trials of all fits, failed_trials raised an error.
     Peak memory is that of the whole process while it fitted and predicted.
     """
     rows = []
@@ -540,7 +605,7 @@ def table(records: Iterable[dict]) -> pd.DataFrame:
         plain |= {key: json.dumps(plain[key], sort_keys=True) for key in ("settings", "chosen", "versions")}
         rows += [plain | score for score in record["scores"] or [dict.fromkeys(SCORE)]]
     frame = pd.DataFrame(rows).reindex(columns=COLUMNS)
-    whole = dict.fromkeys([*COUNTS, "n_whole", "train_size", "threads", "trials"], "Int64")
+    whole = dict.fromkeys([*COUNTS, "n_whole", "train_size", "threads", "trials", "failed_trials"], "Int64")
     return frame.astype(whole | dict.fromkeys(["score", "horizon", "peak_mb", *SECONDS], float))
 
 

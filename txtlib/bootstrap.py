@@ -45,6 +45,7 @@ RANK_MEASURES: dict[str, Measure] = {
 }
 CURVE_MEASURES: dict[str, Measure] = {
     "integrated Brier score": (metrics.integrated_brier, resampled.integrated_brier),
+    "Brier skill": (metrics.brier_skill, resampled.brier_skill),
     "log score": (metrics.log_score, resampled.log_score),
     "D-calibration p": (_d_calibration_p, _no_interval),
 }

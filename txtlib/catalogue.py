@@ -29,7 +29,14 @@ from txtlib.peers import (
     tgem,
     txt,
 )
-from txtlib.peers.floors import clinical_and_genes, clinical_cox, ridge_age_cox, trivial
+from txtlib.peers.floors import (
+    SPACE_CLINICAL_AND_GENES,
+    clinical_and_genes,
+    clinical_cox,
+    random_draw,
+    ridge_age_cox,
+    trivial,
+)
 from txtlib.peers.permuted import coxnet_permuted, txt_permuted
 from txtlib.peers.published import as_published
 from txtlib.planted import planted
@@ -61,7 +68,51 @@ MEASURES = {
     "mae_mm": "mean absolute error",
     "spearman": "Spearman",
 }
-NEED_PATHWAYS = ("AutoSurv-like", "SurvConvMixer-like")
+NEED_PATHWAYS = ("AutoSurv-like", "AutoSurv-like, clinical", "SurvConvMixer-like")
+
+ABOUT = {  # a few words on each
+    "constant": "median, majority, Kaplan-Meier curve of the training part",
+    "random": "a draw from the training labels for each patient",
+    "age alone": "Cox regression on the patient's age",
+    "clinical Cox": "Cox regression on clinical columns",
+    "clinical and genes": "Cox regression on clinical columns, elastic net on genes beside them",
+    "ridge age, then Cox": "age as a ridge reads it from the genes, then Cox regression",
+    "SVM": "support vectors, one machine for each kind of task",
+    "random forest": "500 trees, random survival forest for survival",
+    "MLP": "TxT's own head on the genes, no transformer",
+    "ridge": "linear, squared penalty",
+    "PCA": "a linear model on principal components",
+    "gradient boosting": "small trees, one after another",
+    "elastic net Cox": "Cox regression that selects genes",
+    "nearest centroid": "the nearest shrunken class mean",
+    "DeepSurv": "Cox regression by a network",
+    "LogisticHazard": "a hazard for each interval of time, by a network",
+    "DeepHit": "a probability for each interval of time, by a network, with a ranking loss",
+    "TxT, one task": "the transformer with expression as position, N-MTLR for survival",
+    "TxT, all tasks": "the same, tasks together by PCGrad",
+    "OmiEmbed, one task": "variational autoencoder, then a head on its code",
+    "OmiEmbed, all tasks": "the same, heads of all tasks together",
+    "OmiEmbed, GradNorm": "the same, tasks balanced by the lengths of their gradients",
+    "T-GEM": "a transformer whose genes are tokens of one number each",
+    "AutoSurv-like": "autoencoder along pathways, then a head",
+    "AutoSurv-like, clinical": "the same, clinical columns beside the code",
+    "SurvConvMixer-like": "pathways as an image, convolution mixers",
+    "CNN+FMAP-like": "genes laid out as an image by their correlation, a small Inception network",
+    "DeepGene-like": "convolutions along the genes, then a small transformer",
+    "DeepGene-like, clustered": "the same, genes in the order of a clustering",
+    "TxT, ranked expression": "expression as ranks among the training patients",
+    "TxT, per layer": "strengths c_h of its own in each layer",
+    "TxT, full rank": "expression through a small network, then queries and keys of its own",
+    "TxT, fourier": "the same on sines and cosines of expression",
+    "TxT, value token": "expression is in the gene's vector too",
+    "TxT without expression": "every patient is the same sentence",
+    "TxT on permuted labels": "trained on the labels of other patients",
+    "elastic net on permuted labels": "trained on the labels of other patients",
+    "CNN on permuted pixels": "the image without its order",
+    "DeepGene, shuffled genes": "the genes in a random order",
+    "TxT, random vectors": "gene vectors drawn at random",
+    "TxT, as published": "findings D1 to D5, D7 and D8 of the released code at once",
+}
 
 
 def catalogue(
@@ -87,7 +138,7 @@ def catalogue(
     groups = {
         "floors": _floors(list(clinical), dict(genes)),
         "classic": _classic(dict(genes), nets),
-        "of the article": _of_the_article(dict(genes), dict(curves), nets, ours),
+        "of the article": _of_the_article(list(clinical), dict(genes), dict(curves), nets, ours),
         "variants of TxT": _variants(ours),
         "controls": _controls(dict(genes), nets, ours),
         "the released code": _released(ours, follow_up),
@@ -101,9 +152,10 @@ def _floors(clinical: list[str], genes: dict) -> list[Method]:
     with_genes = {**genes, "columns": clinical}
     return [
         Method("constant", trivial),
+        Method("random", random_draw),
         Method("age alone", clinical_cox, {"columns": ["Age"]}, **SURVIVAL),
         Method("clinical Cox", clinical_cox, {"columns": clinical}, **SURVIVAL),
-        Method("clinical and genes", clinical_and_genes, with_genes, **SURVIVAL),
+        Method("clinical and genes", clinical_and_genes, with_genes, SPACE_CLINICAL_AND_GENES, **SURVIVAL),
         Method("ridge age, then Cox", ridge_age_cox, genes, **SURVIVAL),
     ]
 
@@ -124,7 +176,8 @@ def _classic(genes: dict, nets: dict) -> list[Method]:
     ]
 
 
-def _of_the_article(genes: dict, curves: dict, nets: dict, ours: dict) -> list[Method]:
+def _of_the_article(clinical: list[str], genes: dict, curves: dict, nets: dict, ours: dict) -> list[Method]:
+    with_clinical, in_clusters = {**genes, "clinical": clinical}, {**nets, "order": "clustered"}
     omi = {**genes, **curves}
     gradnorm = {**omi, "weighting": "gradnorm"}
     return [
@@ -135,9 +188,11 @@ def _of_the_article(genes: dict, curves: dict, nets: dict, ours: dict) -> list[M
         Method("OmiEmbed, GradNorm", omiembed.OmiEmbed, gradnorm, omiembed.SPACE),
         Method("T-GEM", tgem.tgem, nets, tgem.SPACE, **EACH),
         Method("AutoSurv-like", autosurv.AutoSurv, genes, autosurv.SPACE, **EACH),
+        Method("AutoSurv-like, clinical", autosurv.AutoSurv, with_clinical, autosurv.SPACE, **SURVIVAL),
         Method("SurvConvMixer-like", survconvmixer.survconvmixer, nets, survconvmixer.SPACE, **EACH),
         Method("CNN+FMAP-like", fmap.fmap_cnn, nets, fmap.SPACE, **EACH),
         Method("DeepGene-like", deepgene.deepgene, nets, deepgene.SPACE, **EACH),
+        Method("DeepGene-like, clustered", deepgene.deepgene, in_clusters, deepgene.SPACE, **EACH),
     ]
 
 
@@ -153,8 +208,8 @@ def _variants(ours: dict) -> list[Method]:
 def _controls(genes: dict, nets: dict, ours: dict) -> list[Method]:
     found = [
         Method("TxT without expression", txt.txt, {**ours, "variant": "none"}, txt.SPACE, **EACH),
-        Method("TxT on permuted labels", txt_permuted, ours, txt.SPACE, **EACH),
-        Method("elastic net on permuted labels", coxnet_permuted, genes, coxnet.SPACE, **SURVIVAL),
+        _untuned(Method("TxT on permuted labels", txt_permuted, ours, txt.SPACE, **EACH)),
+        _untuned(Method("elastic net on permuted labels", coxnet_permuted, genes, coxnet.SPACE, **SURVIVAL)),
         Method("CNN on permuted pixels", fmap.fmap_cnn, {**nets, "pixels": "permuted"}, fmap.SPACE, **EACH),
         Method("DeepGene, shuffled genes", deepgene.deepgene, {**nets, "order": "shuffled"}, deepgene.SPACE, **EACH),
     ]
@@ -163,8 +218,14 @@ def _controls(genes: dict, nets: dict, ours: dict) -> list[Method]:
     return found
 
 
+def _untuned(method: Method) -> Method:
+    """Return the method with its defaults: tuning would look at the validation part's true labels."""
+    return replace(method, settings=method.tried(1)[0], space={})
+
+
 def _released(ours: dict, follow_up: float | None) -> list[Method]:
-    return [Method("TxT, as published", as_published, {**ours, "follow_up": follow_up}, txt.SPACE)]
+    space = {"learning_rate": txt.SPACE["learning_rate"]}  # the released 0.0001 needs more steps than a small run has
+    return [Method("TxT, as published", as_published, {**ours, "follow_up": follow_up, "readout": "flatten"}, space)]
 
 
 def _changed(groups: dict[str, list[Method]], changes: Mapping[str, dict]) -> dict[str, list[Method]]:

@@ -10,6 +10,7 @@ from txtlib.metrics import LOWER_IS_BETTER, UNDIRECTED
 PAIR = ["task", "measure", "data_seed"]  # what two scores must share to be compared
 VERDICTS = ("better than", "worse than", "as good as", "not to be told apart from")
 COMPARED = ["mean", "low", "high", "p", "splits"]
+ROUNDING = 1e-9  # differences that are this near to each other, or to 0, are so but for the machine's rounding
 
 
 # --- over the patients of one test part ---------------------------------------------------------------------------
@@ -24,7 +25,7 @@ def summary(draws: pd.DataFrame, level: float = 0.95) -> pd.DataFrame:
 def paired_difference(draws: pd.DataFrame, method: str, floor: str, level: float = 0.95) -> pd.DataFrame:
     """Return by how much ``method`` is better than ``floor`` (positive is better), paired within each resample.
 
-    A row (task, measure) for each that both have; the p of a calibration test, which has no better, is left out.
+    A row (task, measure) for each that both have; those of ``metrics.UNDIRECTED``, which have no better, are left out.
     """
     both = [key for key in draws[method].columns if key in draws[floor].columns]
     shared = [(task, measure) for task, measure in both if measure not in UNDIRECTED]
@@ -44,7 +45,8 @@ def over_splits(differences: np.ndarray, n_train: float, n_test: float, level: f
 
     Splits share training patients, so the usual t interval is too narrow: the variance of the mean is taken as
     (1 / k + n_test / n_train) times that of the differences (Nadeau and Bengio 2003, 10.1023/A:1024068626366).
-    Where all differences are equal, low and high are the mean.
+    Differences that are all equal show no spread to hold their mean against, as scores of few patients can by chance:
+    low and high are NaN, and where all are 0 they are 0.
     """
     mean, spread = _mean_and_spread(differences, n_train, n_test)
     reach = stats.t.ppf(0.5 + level / 2, len(differences) - 1) * spread
@@ -54,11 +56,11 @@ def over_splits(differences: np.ndarray, n_train: float, n_test: float, level: f
 def p_over_splits(differences: np.ndarray, n_train: float, n_test: float) -> float:
     """Return the two-sided p of the same corrected t: is the mean difference over splits, (k,), other than 0?
 
-    Where all differences are equal there is no spread to hold the mean against: p is 1 if they are 0, and else 0.
+    Where all differences are equal there is no test: NaN, and where all are 0 p is 1.
     """
     mean, spread = _mean_and_spread(differences, n_train, n_test)
     if spread == 0:
-        return float(mean == 0)
+        return 1.0
     return float(2 * stats.t.sf(abs(mean) / spread, len(differences) - 1))
 
 
@@ -66,8 +68,9 @@ def _mean_and_spread(differences: np.ndarray, n_train: float, n_test: float) -> 
     k = len(differences)
     if k < 2:
         raise ValueError(f"{k} split(s) have no spread; an interval over splits needs two or more.")
-    if np.ptp(differences) == 0:  # the standard deviation of equal numbers may come out as 1e-17
-        return float(differences[0]), 0.0
+    if np.ptp(differences) < ROUNDING:  # the standard deviation of equal numbers may come out as 1e-17
+        zero = np.abs(differences).max() < ROUNDING
+        return (0.0, 0.0) if zero else (float(np.mean(differences)), np.nan)
     return float(np.mean(differences)), float(np.std(differences, ddof=1) * np.sqrt(1 / k + n_test / n_train))
 
 
@@ -76,14 +79,13 @@ def paired_over_splits(table: pd.DataFrame, method: str, reference: str, level: 
 
     A row (task, measure) for each that both have, with mean, low, high (``over_splits``; positive is better) and p
     (``p_over_splits``), splits (how many pairs there are) and missing (data seeds without a score of both). Scores
-    are averaged over model seeds first, those that failed or have no value left out, and paired by data seed. The
-    correlation of a constant answer counts as 0. With
-    one pair there is no interval: NaN. A calibration test's p is left out. ``table`` is that of ``benchmark.run``,
-    of one cohort, or as much of it as its columns method, data_seed, model_seed, task, measure, score, n_train and
-    n_test. Raises ValueError for a method that it does not hold, and for two scores of one method, split and seed.
+    are averaged over model seeds first, those that failed or have no value left out, and paired by data seed. With
+    one pair there is no interval: NaN. What has no better (``metrics.UNDIRECTED``) is left out. ``table`` is that of
+    ``benchmark.run``, of one cohort, or as much of it as its columns method, data_seed, model_seed, task, measure,
+    score, n_train and n_test. Raises ValueError for a method that it does not hold, and for two scores of one method,
+    split and seed.
     """
     rows = table[table["method"].isin([method, reference])]
-    rows = rows.assign(score=_ranked(rows))
     _check_rows(table, rows, method, reference)
     scores = rows.groupby([*PAIR, "method"])["score"].mean().unstack().reindex(columns=[method, reference])
     gains = scores[method] - scores[reference]
@@ -115,17 +117,10 @@ def spread(table: pd.DataFrame, task: str, measure: str, digits: int = 3) -> pd.
 
     Model seeds are averaged first. The range describes the splits; it is no interval for the mean.
     """
-    rows = table[(table["task"] == task) & (table["measure"] == measure)]
-    rows = rows.assign(score=_ranked(rows)).dropna(subset="score")
+    rows = table[(table["task"] == task) & (table["measure"] == measure)].dropna(subset="score")
     by_split = rows.groupby(["method", "data_seed"], sort=False)["score"].mean()
     found = by_split.groupby("method", sort=False).agg(["mean", "min", "max"])
     return pd.Series({name: "{:.{d}f} ({:.{d}f} to {:.{d}f})".format(*row, d=digits) for name, row in found.iterrows()})
-
-
-def _ranked(rows: pd.DataFrame) -> pd.Series:
-    """Return the scores; a correlation that a constant answer leaves undefined is 0: it ranks nobody, as C is 0.5."""
-    constant = rows["measure"].isin(["Spearman", "Pearson"]) & rows["score"].isna()
-    return rows["score"].mask(constant, 0.0)
 
 
 def _compared(gains: np.ndarray, sizes: pd.Series, level: float) -> list[float]:

@@ -20,7 +20,7 @@ def scores_by_size(table: pd.DataFrame, level: float = 0.95) -> pd.DataFrame:
     ``table`` is that of ``benchmark.run``, or of several runs that differ in train_size. Columns: method, task,
     measure, train_size (missing: not cut), n_train, mean with low and high, sd, lowest and highest over splits, how
     many splits, and the least number of model seeds in a split; scores are averaged over model seeds first. With one
-    split low, high and sd are NaN.
+    split low, high and sd are NaN; where all splits have the same score, low and high are those of ``over_splits``.
     """
     scored = table.dropna(subset="score")
     groups = scored.groupby(["method", "task", "measure", "train_size"], sort=False, dropna=False)

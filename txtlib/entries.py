@@ -11,7 +11,7 @@ from txtlib.cohort import Cohort
 from txtlib.comparisons import over_splits, paired_over_splits
 from txtlib.ledger import Entry
 
-MANY = "TxT, all tasks"
+MANY, CONSTANT = "TxT, all tasks", "constant"
 SCANB = "SCAN-B OS"  # what data/published.csv calls the cohort of Table 1
 RIVALS = [name for name, (_, setting) in PUBLISHED.items() if setting == "STL" and name != TXT]
 ENDPOINTS = {"OS": "C2", "DRFi": "C3", "DM": "C3"}  # DM: distant metastasis of GSE7390
@@ -23,14 +23,23 @@ def benchmark_entries(patients: Cohort, table: pd.DataFrame, main: Mapping[str, 
     """Return the entries of one cohort: claims C1 to C3, or C5 on TCGA-BRCA, and the numbers of tasks that it has.
 
     ``main`` {kind of task: measure} is what a claim is judged by. Methods and tasks that the table lacks, and numbers
-    of fewer than two splits, are left out; a claim that the table cannot speak to is entered as not attempted, with
-    the reason.
+    of fewer than two splits, or with the same score in all, are left out; a claim that the table cannot speak to is
+    entered as not attempted, with the reason.
     """
     about = _about(patients, table) | {"note": note}
-    pairs = {task.name: main[task.kind] for task in patients.tasks}
+    pairs = _measures(patients, main)
     if patients.name.startswith(BRCA):
         return [_best(table, pairs, about)]
-    return [_beats(table, pairs, about), *_jump(patients, table, about), *_numbers(table, pairs, about)]
+    return [_beats("C1", table, pairs, about), *_jump(patients, table, about), *_numbers(table, pairs, about)]
+
+
+def cluster_entry(patients: Cohort, table: pd.DataFrame, main: Mapping[str, str], note: str = "") -> Entry:
+    """Return the entry of C6: what C1 says, by a table whose test parts are whole clusters of patients."""
+    return _beats("C6", table, _measures(patients, main), _about(patients, table) | {"note": note})
+
+
+def _measures(patients: Cohort, main: Mapping[str, str]) -> dict[str, str]:
+    return {task.name: main[task.kind] for task in patients.tasks}
 
 
 def _about(patients: Cohort, table: pd.DataFrame) -> dict:
@@ -38,20 +47,23 @@ def _about(patients: Cohort, table: pd.DataFrame) -> dict:
     return dict(cohort=patients.name, patients=len(patients), events=events, splits=int(table["data_seed"].nunique()))
 
 
-def _beats(table: pd.DataFrame, pairs: Mapping[str, str], about: dict) -> Entry:
-    """C1: better than each of the article's rivals on every task."""
+def _beats(id: str, table: pd.DataFrame, pairs: Mapping[str, str], about: dict) -> Entry:
+    """C1 and C6: better than each of the article's rivals on every task."""
     why = "TxT and the article's baselines have no task in common here"
-    absent = [name for name in RIVALS if name not in set(table["method"])]
-    left = [f"without {', '.join(absent)}"] if absent else []
-    about = about | {"note": "; ".join([*left, *filter(None, [about["note"]])])}
-    return _better_than("C1", table, RIVALS, pairs, about, why)
+    numbers = published_numbers()
+    numbers = numbers[(numbers["claim"] == "C1") & numbers["method"].isin(RIVALS)]
+    spoken = list(dict.fromkeys(zip(numbers["method"], numbers["task"], strict=True)))
+    return _better_than(id, table, RIVALS, pairs, spoken, about, why)
 
 
 def _best(table: pd.DataFrame, pairs: Mapping[str, str], about: dict) -> Entry:
     """C5: best of all at PAM50."""
-    others = [name for name in table["method"].unique() if not _is_ours(name)]
+    ran = [name for name in table["method"].unique() if not _is_ours(name)]
     pam50 = {task: measure for task, measure in pairs.items() if task == "PAM50"}
-    return _better_than("C5", table, others, pam50, about, "TxT and another method have no PAM50 in common here")
+    rivals = list(dict.fromkeys([*RIVALS, *ran]))
+    spoken = [(name, "PAM50") for name in rivals]
+    why = "TxT and another method have no PAM50 in common here"
+    return _better_than("C5", table, rivals, pam50, spoken, about, why)
 
 
 def _is_ours(name: str) -> bool:
@@ -60,16 +72,67 @@ def _is_ours(name: str) -> bool:
 
 
 def _better_than(
-    id: str, table: pd.DataFrame, rivals: list[str], pairs: Mapping[str, str], about: dict, why: str
+    id: str,
+    table: pd.DataFrame,
+    rivals: list[str],
+    pairs: Mapping[str, str],
+    spoken: list[tuple[str, str]],
+    about: dict,
+    why: str,
 ) -> Entry:
-    """Enter that TxT beats each rival on each task: intervals widened for the number of comparisons (Bonferroni)."""
+    """Enter that TxT beats each rival on each task, where both have scores of two splits.
+
+    ``spoken`` are the rivals and tasks, in pairs, that the claim is about. It fails by intervals that are widened for
+    the number of comparisons (Bonferroni). Where TxT has not learned a task, its comparisons decide nothing.
+    """
     wanted = [(rival, *pair) for rival in rivals for pair in pairs.items() if _scored(table, *pair) >= {TXT, rival}]
     level = 1 - 0.05 / max(1, len(wanted))
-    found = {", ".join(one): _difference(table, TXT, *one, level) for one in wanted}
-    found = {what: row for what, row in found.items() if row.notna().all()}
+    found = {one: _difference(table, TXT, *one) for one in wanted}
+    found = {one: row for one, row in found.items() if row.notna().all()}
     if not found:
         return ledger.not_attempted(id, cohort=about["cohort"], why=FEW if wanted else why)
-    return ledger.claim(id, found, **about)
+    dull = [task for task, measure in pairs.items() if not _learned(table, TXT, task, measure)]
+    absent = _absent(spoken, [one[:2] for one in found])
+    return ledger.claim(
+        id,
+        {", ".join(one): row for one, row in found.items()},
+        widened={", ".join(one): _difference(table, TXT, *one, level)[["low", "high"]] for one in found},
+        undecided=[", ".join(one) for one in found if one[1] in dull],
+        partial=bool(absent),
+        **about | {"note": "; ".join(filter(None, [_without(absent), _dull(dull), _widened(level), about["note"]]))},
+    )
+
+
+def _learned(table: pd.DataFrame, method: str, task: str, measure: str) -> bool:
+    """Tell whether a method is better than a constant, or there is none to tell by.
+
+    A transformer that has not left the plateau it starts on, for want of epochs or patients, says nothing of one that
+    has: neither that it is worse than a rival, nor that many tasks do not help it.
+    """
+    if not _scored(table, task, measure) >= {CONSTANT, method}:
+        return True
+    return bool(_difference(table, method, CONSTANT, task, measure)["low"] > 0)
+
+
+def _absent(spoken: list[tuple[str, str]], found: list[tuple[str, str]]) -> list[str]:
+    """Return what a claim speaks of and nothing was found of: rivals, tasks, and single pairs of the others."""
+    rivals, tasks = ({one[place] for one in found} for place in (0, 1))
+    pairs = [one for one in spoken if one not in found]
+    names = [rival for rival, _ in pairs if rival not in rivals] + [task for _, task in pairs if task not in tasks]
+    names += [f"{rival} on {task}" for rival, task in pairs if rival in rivals and task in tasks]
+    return list(dict.fromkeys(names))
+
+
+def _without(absent: list[str]) -> str:
+    return f"without {', '.join(absent)}" if absent else ""
+
+
+def _dull(tasks: list[str]) -> str:
+    return f"undecided where TxT is not shown to be better than a constant: {', '.join(tasks)}" if tasks else ""
+
+
+def _widened(level: float) -> str:
+    return f"fails only by intervals of {100 * level:.4g} %" if level > 0.95 else ""
 
 
 def _jump(patients: Cohort, table: pd.DataFrame, about: dict) -> list[Entry]:
@@ -91,7 +154,10 @@ def _raised(claim: str, table: pd.DataFrame, endpoint: str, n_tasks: int, about:
     row = _difference(table, MANY, TXT, *pair)
     if row.isna().any():
         return ledger.not_attempted(claim, cohort=about["cohort"], why=FEW)
-    return ledger.claim(claim, {f"TxT on all tasks against one, {endpoint}, Harrell's C": row}, **about)
+    compared = f"TxT on all tasks against one, {endpoint}, Harrell's C"
+    dull = [] if any(_learned(table, arm, *pair) for arm in (MANY, TXT)) else [endpoint]
+    about = about | {"note": "; ".join(filter(None, [_dull(dull), about["note"]]))}
+    return ledger.claim(claim, {compared: row}, undecided=[compared] if dull else [], **about)
 
 
 def _numbers(table: pd.DataFrame, pairs: Mapping[str, str], about: dict) -> list[Entry]:
@@ -104,7 +170,8 @@ def _numbers(table: pd.DataFrame, pairs: Mapping[str, str], about: dict) -> list
         same = (table["method"] == number.method) & (table["task"] == number.task)
         scores = table[same & (table["measure"] == number.measure)].groupby("data_seed")["score"].mean().dropna()
         if number.task in pairs and len(scores) > 1:
-            entries.append(ledger.value(number.id, over_splits(scores.to_numpy(), *sizes), **about))
+            row = over_splits(scores.to_numpy(), *sizes)
+            entries += [ledger.value(number.id, row, **about)] if row.notna().all() else []
     return entries
 
 

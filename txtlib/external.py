@@ -41,7 +41,9 @@ def frozen_draws(
     cohort is censored by its own law: patients of SCAN-B are followed for 7 years at most, of METABRIC for 30, and
     SCAN-B's weights would count METABRIC's events of the fifth year several times for censoring that was not there. So
     the censoring curve is the external cohort's own, over all patients and the same for all methods and resamples.
-    The cuts of log score and time-dependent AUC are its own too. No method sees any of this.
+    The cuts of log score and time-dependent AUC are its own too, and so is the Kaplan-Meier curve that the Brier skill
+    is held against: a higher floor than the curve of the cohort that the methods learned from. No method sees any of
+    this.
     """
     return score_draws(dict(methods), cohort, cohort, horizon, resamples, seed)
 

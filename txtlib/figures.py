@@ -95,5 +95,6 @@ def glue(key: str, value) -> None:
 
 
 def interval(score: float, low: float, high: float, digits: int = 2) -> str:
-    """Write a score with its interval: ``0.66 (0.55 to 0.76)``; nothing for an undefined one."""
-    return "" if math.isnan(score) else f"{score:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+    """Write a score with its interval: ``0.66 (0.55 to 0.76)``; without one alone, and nothing for an undefined one."""
+    written = "" if math.isnan(score) else f"{score:.{digits}f}"
+    return written if math.isnan(low + high) else f"{written} ({low:.{digits}f} to {high:.{digits}f})"

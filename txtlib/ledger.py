@@ -8,8 +8,8 @@ import csv
 import html
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
 from difflib import get_close_matches
 from functools import cache
 from numbers import Integral
@@ -128,20 +128,31 @@ def claim(
     splits: int,
     events: int | None = None,
     note: str = "",
+    widened: Mapping | None = None,
+    undecided: Collection[str] = (),
+    partial: bool = False,
 ) -> Entry:
     """Return the entry of a claim, tested on a cohort of so many patients and events, all parts together.
 
     ``differences`` holds for every comparison, by what was compared, (mean, low, high) of the paired difference with
     its 95 % interval, positive where the claim holds; a fourth number is the margin in its unit, else 0.02. ``note``
     follows the verdict: say how large the model was where it was not of the article's size.
+
+    A claim of several comparisons holds if all do, so each is shown to hold by its plain interval; it fails if one
+    does, so luck has many tries: ``widened`` {compared: (low, high)} are the intervals that must fail too, where
+    there are several. ``undecided`` names comparisons that decide nothing, whatever their interval, and ``partial``
+    says that some that the claim speaks of are missing: it is then never reproduced. The note says why.
     ValueError for an unknown claim, and for numbers that are none.
     """
     rule = RULES[_known("claim", id, _claims()["claims"])["rule"]]
     sizes = _sizes(id, cohort, patients, splits, events)
     if not differences:
         raise ValueError(f"{id} was given no comparison; say what was compared, or enter not_attempted({id!r}, ...).")
-    lines = tuple(_line(id, name, given, rule) for name, given in differences.items())
+    wide = widened or {}
+    lines = tuple(_line(id, name, given, rule, wide.get(name)) for name, given in differences.items())
+    lines = tuple(replace(line, verdict=TOO_SMALL) if line.compared in undecided else line for line in lines)
     found = together(line.verdict for line in lines)
+    found = TOO_SMALL if partial and found == REPRODUCED else found
     notes = [_size(patients, events)] if found == TOO_SMALL else []
     notes += [_tally(lines)] if len(lines) > 1 else []
     notes += [note] if note else []
@@ -221,13 +232,16 @@ def _is_own(published: str, cohort: str, patients: int) -> bool:
 # --- numbers --------------------------------------------------------------------------------------------------
 
 
-def _line(id: str, name: str, given: Iterable, rule: Callable) -> Line:
+def _line(id: str, name: str, given: Iterable, rule: Callable, wide: Iterable | None = None) -> Line:
     numbers = _floats(id, name, given, (3, 4))
     margin = numbers[3] if len(numbers) == 4 else MARGIN
     if not 0 <= margin < math.inf:
         raise ValueError(f"{id}, {name}: the margin is a number from 0 on, not {margin:g}.")
     mean, low, high = _interval(id, name, numbers[:3])
-    return Line(name, mean, low, high, margin, rule(low, high, margin))
+    found = rule(low, high, margin)
+    if found == NOT_REPRODUCED and wide is not None:
+        found = NOT_REPRODUCED if rule(*_floats(id, name, wide, (2,)), margin) == NOT_REPRODUCED else TOO_SMALL
+    return Line(name, mean, low, high, margin, found)
 
 
 def _interval(id: str, name: str, given: Iterable) -> list[float]:

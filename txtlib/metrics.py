@@ -6,6 +6,7 @@ and the horizon is the caller's: declared once, equal for all methods. Intervals
 
 import numpy as np
 import pandas as pd
+from lifelines import KaplanMeierFitter
 from scipy import stats
 from sklearn import metrics as sk
 from sksurv import metrics as sks
@@ -18,8 +19,12 @@ Outcome = tuple[np.ndarray, np.ndarray]  # time (n,) and event (n,)
 GRID = 50  # time points of the integrated Brier score
 CUTS = 10  # time cells of the log score before the open one; their ends are the times of the time-dependent AUC
 UNIFORM = 0.01  # share of the uniform distribution over the cells that is mixed into each prediction's cells
-LOWER_IS_BETTER = ("integrated Brier score", "log score", "mean absolute error", "root mean squared error")
-UNDIRECTED = ("D-calibration p",)  # neither higher nor lower is better, so that no difference of it means anything
+LOWER_IS_BETTER = (
+    *("integrated Brier score", "log score", "mean absolute error", "root mean squared error"),
+    *("ICI", "E50", "E90"),  # of txtlib.external, as are the slope and the ratio below
+)
+# neither higher nor lower is better (a p-value, or a number that should be 1), so no difference of it means anything
+UNDIRECTED = ("D-calibration p", "calibration slope", "observed / expected")
 
 
 # --- ranking --------------------------------------------------------------------------------------------------
@@ -122,6 +127,25 @@ def integrated_brier(train: Outcome, outcome: Outcome, curves: np.ndarray, edges
     return sks.integrated_brier_score(known, test, survival_at(curves, edges, times), times)
 
 
+def brier_skill(train: Outcome, outcome: Outcome, curves: np.ndarray, edges: np.ndarray, horizon: float) -> float:
+    """Return 1 - integrated Brier score of the curves (n, K) / that of the training part's Kaplan-Meier curve.
+
+    Higher is better: 1 is perfect, 0 no better than one curve for everybody, below 0 worse than that (the explained
+    variation of Graf et al. 1999, with a floor that has not seen the test part). NaN where the two scores are.
+    """
+    # the floor's score is never 0: its curve is above 0 at the horizon, beyond which somebody was followed
+    floor = integrated_brier(train, outcome, *kaplan_meier(train, len(outcome[0])), horizon)
+    return 1 - integrated_brier(train, outcome, curves, edges, horizon) / floor
+
+
+def kaplan_meier(train: Outcome, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the training part's Kaplan-Meier curve for each of n patients, (n, K), and its edges (K,)."""
+    time, event = train
+    edges = np.unique(time[time > 0])
+    curve = KaplanMeierFitter().fit(time, event).survival_function_at_times(edges).to_numpy()
+    return np.tile(curve, (n, 1)), edges
+
+
 def brier_times(horizon: float) -> np.ndarray:
     """Return the times (GRID,) of the integrated Brier score: even steps up to the horizon."""
     return np.linspace(0, horizon, GRID + 1)[1:]
@@ -207,14 +231,14 @@ def root_mean_squared_error(truth: np.ndarray, value: np.ndarray) -> float:
 
 
 def spearman(truth: np.ndarray, value: np.ndarray) -> float:
-    """Return Spearman's rank correlation; NaN where one side is constant."""
-    if np.ptp(truth) == 0 or np.ptp(value) == 0:
-        return np.nan
-    return float(stats.spearmanr(truth, value).statistic)
+    """Return Spearman's rank correlation: 0 for a constant answer; NaN where all labels are equal, or there is one."""
+    return pearson(stats.rankdata(truth), stats.rankdata(value))
 
 
 def pearson(truth: np.ndarray, value: np.ndarray) -> float:
-    """Return Pearson's correlation; NaN where one side is constant."""
-    if np.ptp(truth) == 0 or np.ptp(value) == 0:
+    """Return Pearson's correlation: 0 for a constant answer; NaN where all labels are equal, or there is one."""
+    if len(np.unique(truth)) < 2:
         return np.nan
+    if np.ptp(value) == 0:  # ranks nobody, as a C of 0.5 does
+        return 0.0
     return float(np.corrcoef(truth, value)[0, 1])

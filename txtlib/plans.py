@@ -104,20 +104,34 @@ def _are_sizes(sizes: list) -> bool:
 
 def entrants(plan: Plan) -> tuple[Cohort, list[Method]]:
     """Return a plan's cohort, and the methods that compete on it. Raises ValueError for a method that is not there."""
-    cohort = planted(**plan.world).cohort if plan.world else load_cohort(plan.cohort)
-    cohort = cohort.with_tasks(*plan.tasks) if plan.tasks else cohort
-    if plan.log_offset:
-        cohort = replace(cohort, expression=relog(cohort.expression, plan.log_offset))
+    cohort, groups = contest(plan)
+    return cohort, [method for group in groups.values() for method in group]
+
+
+def contest(plan: Plan) -> tuple[Cohort, dict[str, list[Method]]]:
+    """Return what ``entrants`` does, the methods by group of the catalogue; a group without any is left out."""
+    cohort = _cohort(plan)
     genes = {"n_genes": plan.n_genes, "gene_sets": sets_named(plan.gene_sets)}
     curves = {"n_times": plan.n_times, "grid": "quantile"}
     known = [column for column in plan.clinical if column in cohort.clinical]
     last = float(np.nanmax(cohort.outcome()[0])) if cohort.survival_task else None
     network = network_named(plan.network)
     groups = catalogue(known, genes, curves, plan.training, plan.shape, network, last, plan.changes)
-    methods = [method for group in groups.values() for method in group]
-    _check_names(plan, [*plan.methods, *plan.without, plan.reference], [method.name for method in methods])
-    named = [one for one in methods if one.name in (plan.methods or [one.name]) and one.name not in plan.without]
-    return cohort, [one for one in (_narrowed(method, plan.kinds) for method in named) if one.kinds]
+    there = [method.name for group in groups.values() for method in group]
+    _check_names(plan, [*plan.methods, *plan.without, plan.reference], there)
+    chosen = {name: _chosen(plan, group) for name, group in groups.items()}
+    return cohort, {name: group for name, group in chosen.items() if group}
+
+
+def _cohort(plan: Plan) -> Cohort:
+    cohort = planted(**plan.world).cohort if plan.world else load_cohort(plan.cohort)
+    cohort = cohort.with_tasks(*plan.tasks) if plan.tasks else cohort
+    return replace(cohort, expression=relog(cohort.expression, plan.log_offset)) if plan.log_offset else cohort
+
+
+def _chosen(plan: Plan, group: list[Method]) -> list[Method]:
+    named = [one for one in group if one.name in (plan.methods or [one.name]) and one.name not in plan.without]
+    return [one for one in (_narrowed(method, plan.kinds) for method in named) if one.kinds]
 
 
 def _narrowed(method: Method, kinds: list) -> Method:

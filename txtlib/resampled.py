@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from sksurv.nonparametric import CensoringDistributionEstimator
 
-from txtlib.metrics import Outcome, brier_times, cut_times, log_losses, most_probable, weighable
+from txtlib.metrics import Outcome, brier_times, cut_times, kaplan_meier, log_losses, most_probable, weighable
 from txtlib.survival import survival_at
 
 TIED = 1e-8  # risks this near are tied, as in scikit-survival
@@ -116,6 +116,14 @@ def integrated_brier(
     return np.where(defined, mean, np.nan)
 
 
+def brier_skill(
+    train: Outcome, outcome: Outcome, curves: np.ndarray, edges: np.ndarray, horizon: float, counts: np.ndarray
+) -> np.ndarray:
+    """Return the skill of the integrated Brier score of each sample; the Kaplan-Meier curve stays as it is."""
+    floor = integrated_brier(train, outcome, *kaplan_meier(train, len(outcome[0])), horizon, counts)
+    return 1 - _ratio(integrated_brier(train, outcome, curves, edges, horizon, counts), floor)
+
+
 def _brier(known: np.ndarray, test: np.ndarray, curves: np.ndarray, edges: np.ndarray, times: np.ndarray) -> np.ndarray:
     """Return the weighted squared error of each patient at each time, (n, GRID)."""
     reached = survival_at(curves, edges, times)
@@ -195,28 +203,35 @@ def root_mean_squared_error(truth: np.ndarray, value: np.ndarray, counts: np.nda
 
 
 def pearson(truth: np.ndarray, value: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Return Pearson's correlation of each sample; NaN where all drawn are equal on one side."""
+    """Return Pearson's correlation of each sample: 0 where all drawn answers are equal, NaN where all labels are."""
     return _correlation(truth[None], value[None], counts)
 
 
 def spearman(truth: np.ndarray, value: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Return Spearman's rank correlation of each sample; NaN where all drawn are equal on one side."""
+    """Return Spearman's correlation of each sample: 0 where all drawn answers are equal, NaN where all labels are."""
     return _correlation(_ranks(truth, counts), _ranks(value, counts), counts)
 
 
 def _ranks(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Return each patient's rank within each sample, (R, n), up to a constant; equal values share their mean rank."""
+    """Return each patient's rank within each sample, (R, n), up to a constant; equal values share their mean rank.
+
+    All are NaN if a value is, as in SciPy.
+    """
+    if np.isnan(values).any():
+        return np.full(counts.shape, np.nan)
     return counts @ (values[:, None] < values) + counts @ (values[:, None] == values) / 2
 
 
 def _correlation(x: np.ndarray, y: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Return the correlation of x and y, (1, n) or (R, n), within each sample."""
+    """Return the correlation of labels x and answers y, (1, n) or (R, n), within each sample."""
     total = np.maximum(counts.sum(1, keepdims=True), 1)
     u, v = (side - (counts * side).sum(1, keepdims=True) / total for side in (x, y))
     together, of_u, of_v = ((counts * product).sum(1) for product in (u * v, u * u, v * v))
-    return np.where(_varies(x, counts) & _varies(y, counts), _ratio(together, np.sqrt(of_u * of_v)), np.nan)
+    found = np.where(_spread(y, counts) == 0, 0.0, _ratio(together, np.sqrt(of_u * of_v)))
+    return np.where(_spread(x, counts) > 0, found, np.nan)
 
 
-def _varies(side: np.ndarray, counts: np.ndarray) -> np.ndarray:
+def _spread(side: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Return the highest less the lowest of those drawn, (R,); -inf where nobody was."""
     highest, lowest = (np.where(counts > 0, side, end) for end in (-np.inf, np.inf))
-    return highest.max(1) > lowest.min(1)
+    return highest.max(1) - lowest.min(1)

@@ -1,10 +1,11 @@
 """AutoSurv-like: a variational autoencoder whose hidden units are pathways, then a small Cox network on its code.
 
 After Jiang et al. (npj Precision Oncology 2024), from a description, not from their code. What differs: genes only,
-no miRNA; no clinical covariates, which would answer a different question; the epoch is chosen by the validation loss,
-where the original took the best C-index of the test part; tied times by Efron's method; a regression form with a
-bias and a z-scored target, and a classification form, which the original has not. Pathways are the gene sets given
-(Hallmark in the book, Reactome there). Everything is full batch.
+no miRNA; clinical columns beside the code only where they are asked for, since they answer a different question, and
+for survival only, or a task could be told its own label; the epoch is chosen by the validation loss, where the original
+took the best C-index of the test part; tied times by Efron's method; a regression form with a bias and a z-scored
+target, and a classification form, which the original has not. Pathways are the gene sets given (Hallmark in the book,
+Reactome there). Everything is full batch.
 
 The shapes: n patients, G genes, P pathways, z numbers in the code.
 """
@@ -21,16 +22,17 @@ from torch.nn import functional as F
 
 from txtlib.cohort import Cohort, CohortError, Task
 from txtlib.peers.breslow import breslow_curves
+from txtlib.peers.clinical import Design
 from txtlib.predictions import Predictions
 from txtlib.preprocess import Preprocessor, fit_preprocessor
 
 SPACE = {
-    "latent": [16, 8, 32, 64],
+    "latent": [16, 32, 8, 64],
     "vae_learning_rate": [0.005, 0.001, 0.05],
-    "hidden": [16, 8, 32],
-    "dropout": [0.3, 0.1, 0.5],
     "learning_rate": [0.005, 0.001, 0.05],
-    "weight_decay": [0.005, 0.0005, 0.05],
+    "weight_decay": [0.005, 0.05, 0.0005],
+    "dropout": [0.3, 0.5, 0.1],
+    "hidden": [16, 8, 32],
 }
 START = 0.001  # the last layer's weights are drawn between this and its negative
 LEAST = {"training": 2, "validation": 1}  # patients with a label; batch norm cannot learn from one
@@ -42,7 +44,8 @@ class AutoSurv:
     Stage 1, which all tasks share, is a pathway autoencoder (``PathwayVAE``) with a code of ``latent`` numbers:
     ``vae_epochs`` in which the weight of the divergence rises ``cycles`` times, each time over a share ``ratio`` of
     the cycle. Stage 2 is a network of ``hidden`` units for each task on the mean of the code, for ``epochs`` at
-    most and until the validation loss has not fallen for ``patience``. ``gene_sets`` {name: genes} are the pathways;
+    most and until the validation loss has not fallen for ``patience``; that of survival reads the ``clinical`` columns
+    as well, if there are any (``txtlib.peers.clinical.Design``). ``gene_sets`` {name: genes} are the pathways;
     one with fewer than ``smallest`` of the n_genes chosen genes is left out. Raises ValueError without gene sets, for
     numbers out of range, and for a scaler that leaves [0, 1], where the autoencoder lives.
     """
@@ -53,6 +56,7 @@ class AutoSurv:
         n_genes=1000,
         scaler="minmax",
         gene_sets=None,
+        clinical=(),
         smallest=5,
         latent=16,
         vae_epochs=300,
@@ -70,7 +74,7 @@ class AutoSurv:
         _check_input(gene_sets, scaler, ratio)
         _check_counts(smallest=smallest, latent=latent, vae_epochs=vae_epochs, cycles=cycles)
         _check_counts(hidden=hidden, epochs=epochs, patience=patience)
-        self.seed, self.gene_sets, self.smallest = seed, gene_sets, smallest
+        self.seed, self.gene_sets, self.clinical, self.smallest = seed, gene_sets, clinical, smallest
         self.preprocessing = {"n_genes": n_genes, "scaler": scaler}
         self.latent, self.hidden, self.dropout = latent, hidden, dropout
         self.vae_optimizer = {"lr": vae_learning_rate, "weight_decay": vae_weight_decay}
@@ -81,8 +85,10 @@ class AutoSurv:
     def fit(self, train: Cohort, validation: Cohort) -> "AutoSurv":
         """Fit genes, scales, autoencoder and heads on the training part; validation chooses each head's epoch.
 
-        Raises CohortError where no gene set is left, or where a part has too few labels of a task.
+        Raises CohortError where no gene set is left, where a part has too few labels of a task, and for a clinical
+        column that is missing or empty.
         """
+        self.design = Design(train, self.clinical)
         fitted = fit_preprocessor(train, gene_list=set().union(*self.gene_sets.values()), **self.preprocessing)
         self.preprocessor, mask = pathways(fitted, self.gene_sets, self.smallest)
         targets = {task.name: self._targets(task, train, validation) for task in train.tasks}
@@ -90,7 +96,7 @@ class AutoSurv:
             torch.manual_seed(self.seed)
             self.vae = PathwayVAE(mask, self.latent)
             fit_vae(self.vae, self._expression(train), self.betas, **self.vae_optimizer)
-            parts = self._code(train), self._code(validation)
+            parts = [(part, self._code(part)) for part in (train, validation)]
             self.heads = {task.name: self._fit_head(task, parts, targets[task.name]) for task in train.tasks}
         if train.survival_task is not None:
             self._keep_baseline(train)
@@ -99,12 +105,13 @@ class AutoSurv:
     def predict(self, cohort: Cohort) -> Predictions:
         """Return survival curves (Breslow's, of the network's own log hazard), values in the label's unit, shares."""
         code, classes, edges, curves = self._code(cohort), self.preprocessor.classes, None, None
-        values = {name: self._unscaled(name, out[:, 0]) for name, out in self._answers("regression", code).items()}
+        answers = {kind: self._answers(kind, cohort, code) for kind in LOSSES}
+        values = {name: self._unscaled(name, out[:, 0]) for name, out in answers["regression"].items()}
         shares = {
             name: pd.DataFrame(out.softmax(1).numpy(), cohort.samples, list(classes[name]))
-            for name, out in self._answers("classification", code).items()
+            for name, out in answers["classification"].items()
         }
-        for out in self._answers("survival", code).values():
+        for out in answers["survival"].values():
             edges, curves = breslow_curves(*self.baseline, out[:, 0].numpy())
         return Predictions(cohort.samples, edges, curves, values, shares)
 
@@ -114,6 +121,10 @@ class AutoSurv:
     def _code(self, cohort: Cohort) -> Tensor:
         with torch.no_grad():
             return self.vae.eval().encode(self._expression(cohort))
+
+    def _read(self, kind: str, cohort: Cohort, code: Tensor) -> Tensor:
+        """Return what a task's network reads: the code (n, z), in survival with the clinical columns after it."""
+        return torch.cat([code, torch.from_numpy(self.design.table(cohort))], 1) if kind == "survival" else code
 
     def _targets(self, task: Task, train: Cohort, validation: Cohort) -> list[tuple[Tensor, ...]]:
         """Return for each part the rows with a label, and their labels."""
@@ -125,24 +136,27 @@ class AutoSurv:
             found.append((torch.from_numpy(rows), *(torch.from_numpy(label[rows]) for label in labels)))
         return found
 
-    def _fit_head(self, task: Task, parts: tuple[Tensor, Tensor], targets: list) -> nn.Module:
+    def _fit_head(self, task: Task, parts: list[tuple[Cohort, Tensor]], targets: list) -> nn.Module:
         torch.manual_seed(self.seed)  # so that a task's answer is the same alone as among others
-        outputs = 1 if task.kind == "survival" else self.preprocessor.outputs[task.name]
-        network = head(self.latent, self.hidden, outputs, self.dropout, bias=task.kind != "survival")
-        known = [(code[rows], *labels) for code, (rows, *labels) in zip(parts, targets, strict=True)]
+        if task.kind == "survival":
+            network = head(self.latent, self.hidden, 1, self.dropout, bias=False, clinical=self.design.width)
+        else:
+            network = head(self.latent, self.hidden, self.preprocessor.outputs[task.name], self.dropout, bias=True)
+        read = [self._read(task.kind, *part) for part in parts]
+        known = [(x[rows], *labels) for x, (rows, *labels) in zip(read, targets, strict=True)]
         fit_head(network, LOSSES[task.kind], *known, self.epochs, self.patience, **self.optimizer)
         return network
 
-    def _answers(self, kind: str, code: Tensor) -> dict[str, Tensor]:
+    def _answers(self, kind: str, cohort: Cohort, code: Tensor) -> dict[str, Tensor]:
         """Return the outputs (n, any) of each task of a kind, by its name."""
         names = [task.name for task in self.preprocessor.tasks if task.kind == kind]
         with torch.no_grad():
-            return {name: self.heads[name].eval()(code).double() for name in names}
+            return {name: self.heads[name].eval()(self._read(kind, cohort, code)).double() for name in names}
 
     def _keep_baseline(self, train: Cohort) -> None:
         time, event = train.outcome()
         seen = ~np.isnan(event)
-        for out in self._answers("survival", self._code(train)).values():
+        for out in self._answers("survival", train, self._code(train)).values():
             self.baseline = out[:, 0].numpy()[seen], time[seen], event[seen]
 
     def _unscaled(self, name: str, values: Tensor) -> np.ndarray:
@@ -269,12 +283,25 @@ def fit_vae(vae: PathwayVAE, x: Tensor, betas: list[float], **optimizer) -> None
 # --- stage 2: a head for each task --------------------------------------------------------------------------------
 
 
-def head(latent: int, hidden: int, outputs: int, dropout: float, bias: bool) -> nn.Module:
-    """Return the network of one task, codes (n, z) -> (n, outputs); a log hazard needs no bias."""
+class Beside(nn.Module):
+    """Batch norm of a code of z numbers, and the clinical columns after it as they are."""
+
+    def __init__(self, latent: int):
+        super().__init__()
+        self.norm = nn.BatchNorm1d(latent)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (n, z + C) to the same."""
+        latent = self.norm.num_features
+        return torch.cat([self.norm(x[:, :latent]), x[:, latent:]], 1)
+
+
+def head(latent: int, hidden: int, outputs: int, dropout: float, bias: bool, clinical: int = 0) -> nn.Module:
+    """Return the network of one task, (n, z + clinical) -> (n, outputs); a log hazard needs no bias."""
     last = nn.Linear(hidden, outputs, bias=bias)
     nn.init.uniform_(last.weight, -START, START)
-    body = nn.BatchNorm1d(latent), nn.Linear(latent, hidden), nn.Tanh(), nn.Dropout(dropout), nn.BatchNorm1d(hidden)
-    return nn.Sequential(*body, last)
+    first = Beside(latent), nn.Linear(latent + clinical, hidden), nn.Tanh()
+    return nn.Sequential(*first, nn.Dropout(dropout), nn.BatchNorm1d(hidden), last)
 
 
 def fit_head(

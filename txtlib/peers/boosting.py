@@ -9,7 +9,7 @@ from sksurv.ensemble import GradientBoostingSurvivalAnalysis
 
 from txtlib.peers.tabular import PerTask
 
-SPACE = {"learning_rate": [0.05, 0.02, 0.1], "max_depth": [2, 1, 3], "n_estimators": [200, 100, 400]}
+SPACE = {"max_depth": [2, 1, 3], "learning_rate": [0.05, 0.02, 0.1], "n_estimators": [200, 400, 100]}
 SUBSAMPLE = 0.5  # share of the patients that each tree sees
 
 

@@ -11,7 +11,7 @@ from sklearn.neighbors import NearestCentroid
 
 from txtlib.peers.tabular import PerTask, Tempered
 
-SPACE = {"shrink_threshold": [1.0, None, 0.5, 2.0, 4.0]}
+SPACE = {"shrink_threshold": [1.0, None, 2.0, 0.5]}
 
 
 def centroid(
@@ -32,13 +32,13 @@ class ShrunkenCentroids:
     shrink_threshold: float | None
     seed: int
 
-    def fit(self, x: np.ndarray, y: np.ndarray) -> "ShrunkenCentroids":
-        """Fit on (n, G) and class codes (n,)."""
+    def fit(self, x: np.ndarray, y: np.ndarray, patients: np.ndarray | None = None) -> "ShrunkenCentroids":
+        """Fit on (n, G), class codes (n,), and whose samples they are (n,), if any repeat."""
         plain = NearestCentroid(shrink_threshold=self.shrink_threshold, priors="empirical")
         with warnings.catch_warnings():
             # A gene that few patients express may not vary within classes without them; it is then left unscaled.
             warnings.filterwarnings("ignore", "self.within_class_std_dev_ has at least 1 zero")
-            self.model = Tempered(plain, self.seed).fit(x, y)
+            self.model = Tempered(plain, self.seed).fit(x, y, patients)
         self.classes_ = self.model.classes_
         return self
 

@@ -11,7 +11,7 @@ import numpy as np
 from sksurv.linear_model import CoxnetSurvivalAnalysis
 from sksurv.util import Surv
 
-from txtlib.peers.tabular import FOLDS, PerTask, folds
+from txtlib.peers.tabular import PerTask, event_folds
 
 SPACE = {"l1_ratio": [0.5, 0.1, 0.9]}
 N_ALPHAS = 30
@@ -40,10 +40,10 @@ class CrossValidatedCoxnet:
     free: int = 0
     span: tuple[float, float] = (1.0, 0.05)
 
-    def fit(self, x: np.ndarray, y: np.ndarray) -> "CrossValidatedCoxnet":
-        """Fit on (n, G) and scikit-survival's structured array."""
+    def fit(self, x: np.ndarray, y: np.ndarray, patients: np.ndarray | None = None) -> "CrossValidatedCoxnet":
+        """Fit on (n, G), scikit-survival's structured array, and whose samples they are (n,), if any repeat."""
         event, time = (y[name] for name in y.dtype.names)
-        fold = folds(event, min(FOLDS, int(event.sum())), self.seed)
+        fold = event_folds(event, self.seed, patients)
         largest = self._fitted(x, y, n_alphas=2, alpha_min_ratio=0.9).alphas_[0]  # of a path of one it is 1e35
         self.alphas = largest * np.geomspace(*self.span, N_ALPHAS)
         self.gain = sum(self._gain(x, time, event, fold == k) for k in range(fold.max() + 1))

@@ -13,18 +13,17 @@ from functools import partial
 
 import numpy as np
 import torch
-from scipy.cluster.hierarchy import leaves_list, linkage
-from scipy.spatial.distance import pdist
 from torch import Tensor, nn
 
+from txtlib.peers.gene_order import clustered
 from txtlib.peers.networks import GeneSets, NetworkMethod, Shared
 from txtlib.preprocess import Preprocessor
 
 SPACE = {
-    "learning_rate": [3e-4, 1e-4, 1e-3],
-    "weight_decay": [0.0, 0.01, 0.1],
-    "dropout": [0.2, 0.1, 0.4],
+    "learning_rate": [3e-4, 1e-3, 1e-4],
+    "dropout": [0.2, 0.4, 0.1],
     "batch_size": [32, 16, 64],
+    "weight_decay": [0.0, 1.0, 0.1],
 }
 DEFAULTS = {"scaler": "standard", "learning_rate": 3e-4, "batch_size": 32, "epochs": 200, "patience": 30}
 WIDTH, HEADS, BLOCKS, HIDDEN, FEATURES = 64, 8, 2, 128, 128  # of the transformer, and what the heads of tasks read
@@ -44,17 +43,6 @@ def _build(x, preprocessor: Preprocessor, gene_sets: GeneSets, seed: int, order:
         raise ValueError(f"order is one of {', '.join(ORDERS)}, not {order!r}.")
     body = partial(DeepGene, ORDERS[order](x, seed), **settings)
     return Shared(body, FEATURES, preprocessor.outputs, nn.Linear, seed)
-
-
-def clustered(x: np.ndarray) -> np.ndarray:
-    """Return the columns of x (n, G) in the order, (G,), in which average linkage on 1 - correlation lines them up.
-
-    A column that does not vary correlates 0 with all others.
-    """
-    if x.shape[1] < 2:
-        return np.arange(x.shape[1])
-    distances = np.nan_to_num(pdist(x.T.astype(float), "correlation"), nan=1.0)
-    return leaves_list(linkage(distances.clip(min=0), "average"))  # rounding can bring a distance below 0
 
 
 ORDERS = {

@@ -8,11 +8,13 @@ from lifelines import CoxPHFitter, KaplanMeierFitter
 from sklearn.linear_model import RidgeCV
 
 from txtlib.cohort import Cohort, CohortError
-from txtlib.peers.coxnet import CrossValidatedCoxnet
+from txtlib.peers import coxnet
+from txtlib.peers.clinical import columns_of
 from txtlib.peers.ridge import ALPHAS
-from txtlib.peers.tabular import FOLDS, Survival, fit_genes, folds
+from txtlib.peers.tabular import FOLDS, Survival, fit_apart, fit_genes, fold_rows, folds
 from txtlib.predictions import Predictions
 
+SPACE_CLINICAL_AND_GENES = {"l1_ratio": coxnet.SPACE["l1_ratio"]}
 RIDGE = 1e-3  # just enough to keep the coefficient of a class without events finite
 
 
@@ -47,6 +49,43 @@ class Trivial:
         return Predictions(cohort.samples, self.edges, curves, values, shares)
 
 
+class RandomDraw:
+    """What luck scores: each patient's answer is drawn from the training part, whoever the patient is.
+
+    A number is that of a training patient, a class has probability 1 and is one's label, so both are right as often as
+    their shares allow. Survival is ranked by a score in [0, 1) and has the Kaplan-Meier curve for everybody. One seed
+    gives the same draws to the first, second, ... patient of any cohort, and for a task whatever the other tasks are.
+    """
+
+    def __init__(self, seed: int):
+        self.seed = seed
+
+    def fit(self, train: Cohort, validation: Cohort | None = None) -> "RandomDraw":
+        """Keep the training part's labels; CohortError for a task of which it has none."""
+        self.constant = Trivial().fit(train)
+        self.endpoint = train.survival_task.name if train.survival_task else None
+        names = [*self.constant.medians, *self.constant.shares]
+        self.labels = {name: train.clinical[name].dropna().to_numpy() for name in names}
+        empty = [name for name, labels in self.labels.items() if not len(labels)]
+        if empty:
+            raise CohortError(f"{train.name}: no training patient has a label of {empty[0]!r}; leave the task out.")
+        return self
+
+    def predict(self, cohort: Cohort) -> Predictions:
+        """Draw an answer for each patient."""
+        answer = self.constant.predict(cohort)
+        drawn = {name: self._generator(name).choice(labels, len(cohort)) for name, labels in self.labels.items()}
+        shares = {
+            name: pd.DataFrame({label: (drawn[name] == label).astype(float) for label in some}, cohort.samples)
+            for name, some in answer.probabilities.items()
+        }
+        score = self._generator(self.endpoint).random(len(cohort)) if self.endpoint else None
+        return replace(answer, values={name: drawn[name] for name in answer.values}, probabilities=shares, score=score)
+
+    def _generator(self, task: str) -> np.random.Generator:
+        return np.random.default_rng([self.seed, *task.encode()])
+
+
 class ClinicalCox:
     """Cox regression (Efron ties) on clinical columns: ``ClinicalCox("Age")`` is age alone.
 
@@ -59,7 +98,7 @@ class ClinicalCox:
 
     def fit(self, train: Cohort, validation: Cohort | None = None) -> "ClinicalCox":
         """Fit on the training patients whose outcome is known."""
-        chosen = _columns(train, self.columns)
+        chosen = columns_of(train, self.columns)
         numeric = chosen.select_dtypes("number").columns
         self.fill = {name: chosen[name].median() if name in numeric else chosen[name].mode()[0] for name in chosen}
         self.levels = {name: sorted(chosen[name].dropna().unique()) for name in chosen if name not in numeric}
@@ -75,7 +114,7 @@ class ClinicalCox:
         return Predictions(cohort.samples, self.edges, curves.to_numpy())
 
     def _design(self, cohort: Cohort) -> pd.DataFrame:
-        chosen = _columns(cohort, self.columns).fillna(self.fill)
+        chosen = columns_of(cohort, self.columns).fillna(self.fill)
         for name, levels in self.levels.items():
             codes = {f"{name}={level}": (chosen[name] == level).astype(float) for level in levels[1:]}
             chosen = chosen.drop(columns=name).assign(**codes)
@@ -91,14 +130,14 @@ class ClinicalAndGenes:
 
     def __init__(self, columns: tuple[str, ...], l1_ratio: float, seed: int, **preprocessing):
         self.clinical, self.preprocessing = ClinicalCox(*columns), preprocessing
-        self.estimator, self.seed = CrossValidatedCoxnet(l1_ratio, seed, free=1), seed
+        self.estimator, self.seed = coxnet.CrossValidatedCoxnet(l1_ratio, seed, free=1), seed
 
     def fit(self, train: Cohort, validation: Cohort | None = None) -> "ClinicalAndGenes":
         """Fit on the training patients whose outcome is known."""
         self.clinical.fit(train)
         self.preprocessor = fit_genes(train, **self.preprocessing)
         self.survival = Survival(self.estimator, train.survival_task, self.preprocessor, self.seed)
-        self.survival.fit(self._table(train), *train.outcome())
+        self.survival.fit(self._table(train), *train.outcome(), train.patients().to_numpy())
         return self
 
     def predict(self, cohort: Cohort) -> Predictions:
@@ -124,13 +163,14 @@ class RidgeCox:
     def fit(self, train: Cohort, validation: Cohort | None = None) -> "RidgeCox":
         """Fit both steps on the training part; CohortError if a column is missing, or holds no value."""
         self.preprocessor = fit_genes(train, **self.preprocessing)
-        x, fold = self.preprocessor.expression(train).astype(float), folds(np.zeros(len(train)), FOLDS, self.seed)
+        x, patients = self.preprocessor.expression(train).astype(float), train.patients().to_numpy()
+        fold = folds(np.zeros(len(train)), FOLDS, self.seed, patients)
         targets, said = _numbers(train, self.predictors), {}
         for name, target in targets.items():
             said[name] = np.empty(len(train))
-            for k in range(FOLDS):
-                said[name][fold == k] = _ridge(x[fold != k], target[fold != k]).predict(x[fold == k])
-        self.ridges = {name: _ridge(x, target) for name, target in targets.items()}
+            for rest, out in fold_rows(fold):
+                said[name][out] = self._ridge(x[rest], target[rest], patients[rest]).predict(x[out])
+        self.ridges = {name: self._ridge(x, target, patients) for name, target in targets.items()}
         self.cox = ClinicalCox(*targets).fit(_with_columns(train, said))
         return self
 
@@ -143,11 +183,15 @@ class RidgeCox:
         x = self.preprocessor.expression(cohort).astype(float)
         return {name: ridge.predict(x) for name, ridge in self.ridges.items()}
 
+    def _ridge(self, x: np.ndarray, target: np.ndarray, patients: np.ndarray) -> RidgeCV:
+        known = ~np.isnan(target)
+        return fit_apart(RidgeCV(ALPHAS), x[known], target[known], patients[known], self.seed)
+
 
 def _numbers(cohort: Cohort, columns: tuple[str, ...]) -> dict[str, np.ndarray]:
     """Return clinical columns as numbers, {name: (n,)}: a class as 0/1 columns but for the first; NaN where missing."""
     found = {}
-    for name, values in _columns(cohort, columns).items():
+    for name, values in columns_of(cohort, columns).items():
         if pd.api.types.is_numeric_dtype(values):
             found[name] = values.to_numpy(float)
         else:
@@ -162,20 +206,8 @@ def _numbers(cohort: Cohort, columns: tuple[str, ...]) -> dict[str, np.ndarray]:
     return found
 
 
-def _ridge(x: np.ndarray, target: np.ndarray) -> RidgeCV:
-    known = ~np.isnan(target)
-    return RidgeCV(ALPHAS).fit(x[known], target[known])
-
-
 def _with_columns(cohort: Cohort, columns: dict[str, np.ndarray]) -> Cohort:
     return replace(cohort, clinical=cohort.clinical.assign(**columns))
-
-
-def _columns(cohort: Cohort, columns: tuple[str, ...]) -> pd.DataFrame:
-    missing = [name for name in columns if name not in cohort.clinical]
-    if missing:
-        raise CohortError(f"{cohort.name}: the clinical table has no column {missing[0]!r}; choose other columns.")
-    return cohort.clinical[list(columns)]
 
 
 def _known(cohort: Cohort) -> tuple[np.ndarray, np.ndarray]:
@@ -190,6 +222,11 @@ def _known(cohort: Cohort) -> tuple[np.ndarray, np.ndarray]:
 def trivial(seed: int = 0) -> Trivial:
     """Return the answers that are the same for everybody; nothing is drawn, so the seed plays no role."""
     return Trivial()
+
+
+def random_draw(seed: int = 0) -> RandomDraw:
+    """Return answers drawn at random from the training part's labels, by the seed."""
+    return RandomDraw(seed)
 
 
 def clinical_cox(seed: int = 0, columns: tuple[str, ...] = ("Age",)) -> ClinicalCox:

@@ -25,11 +25,11 @@ from txtlib.peers.networks import GeneSets, NetworkMethod, Shared
 from txtlib.preprocess import Preprocessor
 
 SPACE = {
-    "learning_rate": [0.001, 0.0003, 0.003],
-    "weight_decay": [0.0001, 0.0, 0.01, 0.1],
+    "learning_rate": [0.001, 0.003, 0.0003],
     "channels": [[32, 64, 128], [16, 32, 64], [16, 16, 32]],
-    "dropout": [0.3, 0.0, 0.5],
     "scaler": ["standard", "minmax", "rank"],
+    "dropout": [0.3, 0.5, 0.0],
+    "weight_decay": [0.0001, 1.0, 0.1],
 }
 DEFAULTS = {"scaler": "standard", "learning_rate": 0.001, "weight_decay": 0.0001}
 PIXELS = ("layout", "permuted")

@@ -12,7 +12,7 @@ from sksurv.util import Surv
 
 from txtlib.peers.tabular import PerTask
 
-SPACE = {"min_samples_leaf": [10, 3, 15, 30], "max_features": ["sqrt", 0.1, 0.3]}
+SPACE = {"min_samples_leaf": [10, 3, 30], "max_features": ["sqrt", 0.3, 0.1]}
 
 
 def forest(

@@ -20,11 +20,11 @@ from txtlib.preprocess import fit_preprocessor
 WIDTHS = [128, 64]
 SPACE_DEEP_SURV = {
     "learning_rate": [3e-3, 1e-3, 1e-2],
-    "dropout": [0.5, 0.1, 0.3, 0.7],
-    "batch_size": [64, 32, 128, 256],
+    "dropout": [0.5, 0.7, 0.3, 0.1],
+    "batch_size": [64, 256, 128, 32],
 }
 SPACE_LOGISTIC_HAZARD = {**SPACE_DEEP_SURV, "n_times": [20, 10, 40]}
-SPACE_DEEP_HIT = {**SPACE_LOGISTIC_HAZARD, "alpha": [0.2, 0.1, 0.5, 0.8], "sigma": [0.1, 0.3, 1.0]}
+SPACE_DEEP_HIT = {"alpha": [0.2, 0.8, 0.5, 0.1], **SPACE_LOGISTIC_HAZARD, "sigma": [0.1, 0.3, 1.0]}
 
 
 class PycoxMethod:

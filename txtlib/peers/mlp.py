@@ -5,7 +5,7 @@ from torch import nn
 from txtlib.peers.networks import GeneSets, NetworkMethod, Shared
 from txtlib.preprocess import Preprocessor
 
-SPACE = {"learning_rate": [0.001, 0.003, 0.0003], "weight_decay": [0.0, 0.01, 0.1], "scaler": ["standard", "minmax"]}
+SPACE = {"learning_rate": [0.001, 0.003, 0.0003], "weight_decay": [0.0, 1.0, 0.1], "scaler": ["standard", "minmax"]}
 
 
 def mlp(seed: int = 0, gene_sets: GeneSets | None = None, **settings) -> NetworkMethod:

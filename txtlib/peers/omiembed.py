@@ -28,11 +28,11 @@ from txtlib.preprocess import fit_preprocessor
 from txtlib.training import decode, selection_score, shuffled_batches
 
 SPACE = {  # what may be tuned, the default first
+    "learning_rate": [1e-4, 1e-3, 3e-4],
     "hidden": [[1024, 1024, 512], [512, 256], [256]],
     "latent": [128, 64, 32],
-    "phases": [[50, 50, 100], [20, 20, 100], [100, 50, 100]],
     "batch_size": [32, 16, 64],
-    "learning_rate": [1e-4, 3e-4, 1e-3],
+    "phases": [[50, 50, 100], [20, 20, 100], [100, 50, 100]],
 }
 SCALERS = ("minmax", "rank")  # those that bring a gene to 0..1, as its reconstruction by cross-entropy needs
 WEIGHTINGS = ("fixed", "gradnorm")

@@ -2,6 +2,9 @@
 
 With all labels permuted it scores what luck scores. With those of one task permuted, a method that learns all tasks
 together loses what that task's labels tell of the others, and nothing else: neither tasks nor loss become fewer.
+
+A control is run with settings that are given, or its defaults: trials would be judged by the validation part's right
+labels, and the best of several lucky ones is no longer luck.
 """
 
 from dataclasses import replace

@@ -16,22 +16,21 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-from scipy.cluster.hierarchy import leaves_list, linkage
-from scipy.spatial.distance import pdist
 from torch import Tensor, nn
 
 from txtlib.peers.fmap import Picture, linear_head
+from txtlib.peers.gene_order import clustered
 from txtlib.peers.networks import GeneSets, NetworkMethod, Shared
 from txtlib.preprocess import Preprocessor
 
 SPACE = {
-    "learning_rate": [0.001, 0.0003, 0.003],
-    "weight_decay": [0.0001, 0.01, 0.1],
-    "dim": [128, 64, 32],
     "depth": [4, 2, 1],
-    "kernel": [5, 3, 7],
-    "dropout": [0.2, 0.0, 0.5],
+    "learning_rate": [0.001, 0.003, 0.0003],
     "scaler": ["standard", "minmax", "rank"],
+    "dim": [128, 64, 32],
+    "dropout": [0.2, 0.5, 0.0],
+    "kernel": [5, 3, 7],
+    "weight_decay": [0.0001, 1.0, 0.1],
 }
 DEFAULTS = {"scaler": "standard", "learning_rate": 0.001, "weight_decay": 0.0001}
 LARGEST = 14  # pixels on the side of a tile
@@ -111,25 +110,14 @@ def pathway_tiles(x: np.ndarray, genes, gene_sets: GeneSets) -> Tiles:
             f"SurvConvMixer-like: none of the {len(column)} chosen genes (the first is {next(iter(column), 'missing')})"
             f" is in any of the {len(gene_sets)} gene sets; use sets with the same kind of gene names."
         )
-    kept = [columns[: LARGEST**2] for columns in found.values()]
+    kept = [np.array(columns[: LARGEST**2]) for columns in found.values()]
     side = math.isqrt(max(map(len, kept)) - 1) + 1
-    source = _picture([_tile(clustered(x, columns), side) for columns in kept])
+    source = _picture([_tile(columns[clustered(x[:, columns])], side) for columns in kept])
     copies = np.bincount(source[source >= 0], minlength=len(column))
     return Tiles(tuple(found), side, source, copies, cut=sum(map(len, found.values())) - sum(map(len, kept)))
 
 
-def clustered(x: np.ndarray, columns: list[int]) -> list[int]:
-    """Return columns of x (n, G), each of which varies, in the order of the leaves of a hierarchical clustering.
-
-    Average linkage on 1 - Pearson's r; of the orders that a tree allows, the one with the most alike neighbours.
-    """
-    if len(columns) < 3:
-        return list(columns)
-    distances = pdist(x[:, columns].T.astype(float), "correlation").clip(min=0)  # rounding may leave less than 0
-    return [columns[leaf] for leaf in leaves_list(linkage(distances, "average", optimal_ordering=True))]
-
-
-def _tile(columns: list[int], side: int) -> np.ndarray:
+def _tile(columns: np.ndarray, side: int) -> np.ndarray:
     return np.pad(columns, (0, side * side - len(columns)), constant_values=-1).reshape(side, side)
 
 

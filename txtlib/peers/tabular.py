@@ -2,10 +2,12 @@
 
 What only decides or only ranks is calibrated on the training part: a classifier without probabilities by temperature
 scaling, a survival estimator without curves by Cox regression on its score. Both see scores of patients that were
-left out of the fit (5 folds), since a score is too good on the patients that it was fitted to.
+left out of the fit (5 folds), since a score is too good on the patients that it was fitted to. All samples of one
+patient are in one fold, or a patient would be judged by a fit that has seen the same tumour.
 """
 
 from dataclasses import dataclass
+from inspect import signature
 
 import numpy as np
 import pandas as pd
@@ -31,8 +33,9 @@ class PerTask:
 
     Each task uses the training patients that have its label; the validation part is not used. An estimator has
     ``fit(x, y)`` and ``predict(x)``, and a classifier ``classes_``; x is (n, G) float64, a regression target has mean 0
-    and SD 1, survival is scikit-survival's structured array. ``gene_sets`` {name: genes} are those whose genes are
-    chosen from. ``seed`` draws the folds of a calibration. After ``fit``, ``models`` holds what was fitted per task.
+    and SD 1, survival is scikit-survival's structured array. One that divides the patients itself is told who they are,
+    see ``fit_apart``. ``gene_sets`` {name: genes} are those whose genes are chosen from. ``seed`` draws the folds of a
+    calibration. After ``fit``, ``models`` holds what was fitted per task.
     """
 
     estimators: dict[str, object]
@@ -44,14 +47,14 @@ class PerTask:
     def fit(self, train: Cohort, validation: Cohort | None = None) -> "PerTask":
         """Fit preprocessing and estimators on the training part; CohortError for a task that cannot be learned."""
         self.preprocessor = fit_genes(train, self.n_genes, self.scaler, self.gene_sets)
-        encoded = self.preprocessor.encode(train)
+        encoded, patients = self.preprocessor.encode(train), train.patients().to_numpy()
         x = encoded.x.astype(float)
         self.models = {}
         for task in train.tasks:
             if task.kind in self.estimators:
                 labels = train.outcome() if task.kind == "survival" else encoded.labels[task.name]
                 model = KINDS[task.kind](self.estimators[task.kind], task, self.preprocessor, self.seed)
-                self.models[task.name] = model.fit(x, *labels)
+                self.models[task.name] = model.fit(x, *labels, patients)
         return self
 
     def predict(self, cohort: Cohort) -> Predictions:
@@ -74,13 +77,13 @@ class Regression:
     """A regressor on scaled targets, answered in the label's unit."""
 
     def __init__(self, estimator, task: Task, preprocessor: Preprocessor, seed: int):
-        self.estimator, self.name = estimator, task.name
+        self.estimator, self.name, self.seed = estimator, task.name, seed
         self.mean, self.spread = preprocessor.scales[task.name]
 
-    def fit(self, x: np.ndarray, target: np.ndarray) -> "Regression":
-        """Fit on (n, G) and scaled targets (n,), NaN where missing."""
+    def fit(self, x: np.ndarray, target: np.ndarray, patients: np.ndarray) -> "Regression":
+        """Fit on (n, G), scaled targets (n,), NaN where missing, and whose samples they are (n,)."""
         known = ~np.isnan(target)
-        self.model = clone(self.estimator, safe=False).fit(x[known], target[known].astype(float))
+        self.model = fit_apart(self.estimator, x[known], target[known].astype(float), patients[known], self.seed)
         return self
 
     def answer(self, x: np.ndarray, samples: pd.Index) -> Predictions:
@@ -93,14 +96,15 @@ class Classification:
 
     def __init__(self, estimator, task: Task, preprocessor: Preprocessor, seed: int):
         self.estimator = estimator if hasattr(estimator, "predict_proba") else Tempered(estimator, seed)
-        self.name, self.classes = task.name, list(preprocessor.classes[task.name])
+        self.name, self.classes, self.seed = task.name, list(preprocessor.classes[task.name]), seed
 
-    def fit(self, x: np.ndarray, code: np.ndarray) -> "Classification":
-        """Fit on (n, G) and codes (n,), -1 where missing."""
+    def fit(self, x: np.ndarray, code: np.ndarray, patients: np.ndarray) -> "Classification":
+        """Fit on (n, G), codes (n,), -1 where missing, and whose samples they are (n,)."""
         known = code != MISSING
         if not known.any():
             raise CohortError(f"No training patient has a label of {self.name!r}; leave the task out.")
-        self.model = fit_classifier(clone(self.estimator, safe=False), x[known], code[known])
+        classifier = for_classes(self.estimator, code[known])
+        self.model = fit_apart(classifier, x[known], code[known], patients[known], self.seed)
         return self
 
     def answer(self, x: np.ndarray, samples: pd.Index) -> Predictions:
@@ -121,20 +125,21 @@ class Survival:
     def __init__(self, estimator, task: Task, preprocessor: Preprocessor, seed: int):
         self.estimator, self.name, self.seed = estimator, task.name, seed
 
-    def fit(self, x: np.ndarray, time: np.ndarray, event: np.ndarray) -> "Survival":
-        """Fit on (n, G), time (n,) and event (n,), NaN where missing."""
-        known, events = ~np.isnan(event), int((event == 1).sum())
+    def fit(self, x: np.ndarray, time: np.ndarray, event: np.ndarray, patients: np.ndarray | None = None) -> "Survival":
+        """Fit on (n, G), time and event (n,), NaN where missing, and whose samples they are (n,), if any repeat."""
+        patients = np.arange(len(x)) if patients is None else patients
+        known, events = ~np.isnan(event), len(np.unique(patients[event == 1]))
         if events < 2:
             raise CohortError(
                 f"The training part has {events} event(s) of {self.name!r}, too few to learn from; use a larger "
                 "training part, or leave the survival task out."
             )
-        x, self.time, self.event = x[known], time[known], event[known] == 1
-        self.model = clone(self.estimator, safe=False).fit(x, Surv.from_arrays(self.event, self.time))
+        x, patients, self.time, self.event = x[known], patients[known], time[known], event[known] == 1
+        self.model = fit_apart(self.estimator, x, Surv.from_arrays(self.event, self.time), patients, self.seed)
         self.calibrated = not hasattr(self.model, "predict_survival_function")
         if self.calibrated:
             self.centre = self.model.predict(x).mean()
-            self.left_out = left_out_scores(self.estimator, x, self.time, self.event, self.seed)
+            self.left_out = left_out_scores(self.estimator, x, self.time, self.event, self.seed, patients)
             self.slope = calibration_slope(self.left_out, self.time, self.event)
         return self
 
@@ -152,31 +157,84 @@ class Survival:
 KINDS = {"regression": Regression, "classification": Classification, "survival": Survival}
 
 
-# --- calibration ----------------------------------------------------------------------------------------------
+# --- folds ----------------------------------------------------------------------------------------------------
 
 
-def folds(strata: np.ndarray, n_folds: int, seed: int) -> np.ndarray:
-    """Return a fold for each patient (n,): folds, and a stratum's members among them, differ by at most one.
+def folds(strata: np.ndarray, n_folds: int, seed: int, patients: np.ndarray | None = None) -> np.ndarray:
+    """Return a fold for each sample (n,): folds, and a stratum's members among them, differ by at most one patient.
 
     Unlike scikit-learn's, for strata with fewer members than folds too; any two members are in different folds then.
+    ``patients`` (n,) says whose samples they are; without it each is a patient's only one. All samples of a patient are
+    in one fold, and the highest of their strata counts.
     """
+    who = np.arange(len(strata)) if patients is None else pd.factorize(patients)[0]
+    strata = pd.Series(strata).groupby(who).max().to_numpy()
     order = np.random.default_rng(seed).permutation(len(strata))
     order = order[np.argsort(strata[order], kind="stable")]
     fold = np.empty(len(strata), int)
     fold[order] = np.arange(len(strata)) % n_folds
-    return fold
+    return fold[who]
 
 
-def left_out_scores(estimator, x: np.ndarray, time: np.ndarray, event: np.ndarray, seed: int) -> np.ndarray:
+def event_folds(event: np.ndarray, seed: int, patients: np.ndarray | None = None) -> np.ndarray:
+    """Return FOLDS folds (n,) with equal shares of the events, or as many as there are patients with one."""
+    events = event.sum() if patients is None else len(np.unique(patients[event]))
+    return folds(event, min(FOLDS, int(events)), seed, patients)
+
+
+def class_folds(y: np.ndarray, seed: int, patients: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Return who is of a class that can be left out and learned from others (n,), and the folds of these patients.
+
+    There are up to FOLDS, with equal shares of each class y (n,), a code. A class that only one patient has, or only
+    one fold, is none of these; ValueError if there is no other.
+    """
+    kept = _repeated(y, np.arange(len(y)) if patients is None else patients)
+    if not kept.any():
+        raise ValueError("Each class has one training patient, so none can be left out; leave the task out.")
+    fold = folds(y[kept], min(FOLDS, kept.sum()), seed, None if patients is None else patients[kept])
+    again = _repeated(y[kept], fold)  # samples of other classes may have brought all its patients into one fold
+    kept[kept] = again
+    return kept, fold[again]
+
+
+def _repeated(y: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Return who is of a class (n,) that two groups (n,) or more have, (n,)."""
+    return pd.Series(groups).groupby(y).transform("nunique").to_numpy() > 1
+
+
+def fold_rows(fold: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return the rows outside and inside of each fold (n,), as scikit-learn's ``cv`` takes them."""
+    return [(np.flatnonzero(fold != k), np.flatnonzero(fold == k)) for k in np.unique(fold)]
+
+
+def fit_apart(estimator, x: np.ndarray, y: np.ndarray, patients: np.ndarray, seed: int):
+    """Return a fitted clone that has not parted the samples of a patient (n,), if it divides them itself.
+
+    Such an estimator takes ``fit(x, y, patients)``. One of scikit-learn's with a setting ``cv``, as RidgeCV, is given
+    folds where a patient has several samples, and divides them in its own way where nobody has.
+    """
+    model = clone(estimator, safe=False)
+    if "patients" in signature(model.fit).parameters:
+        return model.fit(x, y, patients)
+    if len(np.unique(patients)) < len(patients) and "cv" in getattr(model, "get_params", dict)():
+        model.set_params(cv=fold_rows(folds(np.zeros(len(x)), FOLDS, seed, patients)))
+    return model.fit(x, y)
+
+
+# --- calibration ----------------------------------------------------------------------------------------------
+
+
+def left_out_scores(
+    estimator, x: np.ndarray, time: np.ndarray, event: np.ndarray, seed: int, patients: np.ndarray | None = None
+) -> np.ndarray:
     """Return each patient's score (n,) by a clone that was fitted without the patient's fold.
 
     A ranking has no origin, so each clone's scores are counted from its mean on the patients that it was fitted to.
     """
-    fold = folds(event, min(FOLDS, int(event.sum())), seed)
+    patients, y = np.arange(len(x)) if patients is None else patients, Surv.from_arrays(event, time)
     scores = np.empty(len(x))
-    for k in range(fold.max() + 1):
-        rest, out = fold != k, fold == k
-        model = clone(estimator, safe=False).fit(x[rest], Surv.from_arrays(event[rest], time[rest]))
+    for rest, out in fold_rows(event_folds(event, seed, patients)):
+        model = fit_apart(estimator, x[rest], y[rest], patients[rest], seed)
         scores[out] = model.predict(x[out]) - model.predict(x[rest]).mean()
     return scores
 
@@ -205,23 +263,18 @@ class Tempered:
 
     The temperature is fitted to decision values of left-out patients (scikit-learn's CalibratedClassifierCV, one final
     fit on everybody), so the most probable class stays the one with the largest decision value. A class that only one
-    training patient has cannot be left out and learned; it gets no column.
+    training patient has, or one fold, cannot be left out and learned; it gets no column.
     """
 
     def __init__(self, estimator, seed: int = 0):
         self.estimator, self.seed = estimator, seed
 
-    def fit(self, x: np.ndarray, y: np.ndarray) -> "Tempered":
-        """Fit on (n, G) and class codes (n,), 0 or more."""
-        repeated = np.bincount(y)[y] > 1
-        if not repeated.any():
-            raise ValueError("Each class has one training patient, so none can be left out; leave the task out.")
-        x, y = x[repeated], y[repeated]
-        self.classes_, code = np.unique(y, return_inverse=True)
-        fold = folds(code, min(FOLDS, len(code)), self.seed)
-        rows = [(np.flatnonzero(fold != k), np.flatnonzero(fold == k)) for k in range(fold.max() + 1)]
-        tempered = CalibratedClassifierCV(self.estimator, method="temperature", cv=rows, ensemble=False)
-        self.model = fit_classifier(tempered, x, code)
+    def fit(self, x: np.ndarray, y: np.ndarray, patients: np.ndarray | None = None) -> "Tempered":
+        """Fit on (n, G), class codes (n,), 0 or more, and whose samples they are (n,), if any repeat."""
+        kept, fold = class_folds(y, self.seed, patients)
+        self.classes_, code = np.unique(y[kept], return_inverse=True)
+        tempered = CalibratedClassifierCV(self.estimator, method="temperature", cv=fold_rows(fold), ensemble=False)
+        self.model = for_classes(tempered, code).fit(x[kept], code)
         return self
 
     def predict_proba(self, x: np.ndarray) -> np.ndarray:
@@ -229,6 +282,6 @@ class Tempered:
         return self.model.predict_proba(x)
 
 
-def fit_classifier(classifier, x: np.ndarray, y: np.ndarray):
-    """Fit a classifier, or a constant where all patients are of one class, which most classifiers refuse."""
-    return (classifier if len(np.unique(y)) > 1 else DummyClassifier()).fit(x, y)
+def for_classes(classifier, y: np.ndarray):
+    """Return a classifier, or a constant where all patients (n,) are of one class, which most classifiers refuse."""
+    return classifier if len(np.unique(y)) > 1 else DummyClassifier()

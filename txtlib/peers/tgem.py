@@ -26,10 +26,10 @@ from txtlib.peers.networks import GeneSets, NetworkMethod, Shared
 from txtlib.preprocess import Preprocessor
 
 SPACE = {
-    "learning_rate": [3e-4, 1e-4, 1e-3],
+    "learning_rate": [3e-4, 3e-3, 1e-3, 1e-4],  # the original's comes last: it needs more epochs than others do
     "dropout": [0.3, 0.1, 0.5],
-    "heads": [5, 3, 1],
     "batch_size": [16, 32, 64],
+    "heads": [5, 3, 1],
 }
 DEFAULTS = {"scaler": "standard", "learning_rate": 3e-4, "batch_size": 16, "epochs": 100, "patience": 20}
 MIX = 0.001  # weight of each head at the start

@@ -12,7 +12,11 @@ from txtlib.peers.networks import GeneSets, NetworkMethod
 from txtlib.preprocess import Preprocessor
 from txtlib.variants import variant
 
-SPACE = {"readout": ["flatten", "mean"], "learning_rate": [0.01, 0.003, 0.001], "dropout": [0.1, 0.3]}
+SPACE = {
+    "readout": ["flatten", "mean"],
+    "learning_rate": [0.01, 0.003, 0.001, 0.0003, 0.0001],
+    "dropout": [0.1, 0.3],
+}
 
 
 def txt(seed: int = 0, gene_sets: GeneSets | None = None, **settings) -> NetworkMethod:
