@@ -33,6 +33,7 @@ from txtlib.benchmark import (
 from txtlib.bootstrap import CURVE_MEASURES
 from txtlib.cohort import CohortError, load_cohort, split
 from txtlib.peers.floors import ClinicalCox, Trivial
+from txtlib.peers.txt import txt
 from txtlib.predictions import Predictions
 from txtlib.preprocess import fit_preprocessor
 from txtlib.splits import cut, fold_split, folds_from
@@ -338,7 +339,7 @@ def test_a_run_that_is_ended_goes_on_where_it_was(tmp_path, log):
     assert kept == {path: path.read_bytes() for path in kept} and runs(log) == 6
 
 
-def until(condition, seconds=60.0):
+def until(condition, seconds=180.0):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end
@@ -717,6 +718,18 @@ def test_a_trial_that_fails_is_counted_and_the_cell_goes_on(cohort):
     assert result(cohort, trials=1, **fields)[0]["error"] == "ArithmeticError: no convergence"
     older = {key: value for key, value in record.items() if key != "failed_trials"}
     assert benchmark.table([older])["failed_trials"].isna().all()
+
+
+def test_fits_that_used_up_their_epochs_are_counted(cohort):
+    nets = {"n_genes": 8, "width": 4, "layers": 1, "heads": 1, "batch_size": 32}
+    fields = {"factory": txt, "joint": False, "kinds": ("regression",)}
+    brief = {**nets, "epochs": 2, "patience": 2}
+    (row,) = [benchmark.table([result(cohort, settings=brief, **fields)[0]]).iloc[0]]
+    assert row["capped"] == 2  # Age and Size
+    spoiled = {**nets, "epochs": 40, "patience": 1, "learning_rate": 3.0}  # no epoch is much better than the first
+    assert benchmark.table([result(cohort, settings=spoiled, **fields)[0]])["capped"].eq(0).all()
+    record, _ = result(cohort, factory=Moved, kinds=("regression",))
+    assert benchmark.table([record])["capped"].isna().all()
 
 
 def test_tuning_never_sees_the_test_part(cohort):

@@ -47,7 +47,7 @@ COUNTS = [f"{what}_{part}" for what in ("n", "events") for part in Split._fields
 IDENTITY = ["cell", "method", "settings", "cohort", "cohort_hash", "scheme", "train_size", "data_seed", "model_seed"]
 CODE = ("code", "txtlib", "splits_code")  # what of an identity is the code's, not the experiment's
 SCORE = ["task", "measure", "score"]
-TUNING = ["trials", "failed_trials", "chosen", "calibrated"]
+TUNING = ["trials", "failed_trials", "chosen", "capped", "calibrated"]
 SECONDS = ["fit_seconds", "tuning_seconds", "predict_seconds"]
 COST = [*SECONDS, "peak_mb", "threads", "versions", "error"]
 COLUMNS = [*IDENTITY, *SCORE, *TUNING, "horizon", "split_hash", *COUNTS, "n_whole", *COST]
@@ -423,6 +423,7 @@ def _answer(cell: Cell, parts: Split, record: dict) -> Predictions:
         "chosen": cell.identity.get("fixed", {}),
         "trials": len(cell.identity["tried"]) or 1,
         "failed_trials": 0,
+        "capped": None,
         **dict.fromkeys(SECONDS, 0.0),
     }
     try:
@@ -494,6 +495,8 @@ def _note(record: dict, tuned: Tuned, names: list[str]) -> None:
     record["failed_trials"] += tuned.failed
     record["fit_seconds"] += tuned.fit_seconds
     record["tuning_seconds"] += tuned.tuning_seconds
+    if hasattr(tuned.method, "capped"):  # a network that trains for epochs
+        record["capped"] = (record["capped"] or 0) + bool(tuned.method.capped)
     if record["trials"] > 1:
         record["chosen"][", ".join(names)] = tuned.chosen
 
@@ -593,7 +596,8 @@ def table(records: Iterable[dict]) -> pd.DataFrame:
 
     Settings, what tuning chose, and versions are JSON text; a long setting, say gene sets, stands there as a hash.
     n_train is what the method saw; n_whole is the training part before it was cut to train_size, if it was. Of the
-    trials of all fits, failed_trials raised an error.
+    trials of all fits, failed_trials raised an error. capped counts the fits, one for each task or one for all, that
+    ended because their epochs were used up, so that more might have helped; missing without epochs.
     Peak memory is that of the whole process while it fitted and predicted.
     """
     rows = []
@@ -605,7 +609,7 @@ def table(records: Iterable[dict]) -> pd.DataFrame:
         plain |= {key: json.dumps(plain[key], sort_keys=True) for key in ("settings", "chosen", "versions")}
         rows += [plain | score for score in record["scores"] or [dict.fromkeys(SCORE)]]
     frame = pd.DataFrame(rows).reindex(columns=COLUMNS)
-    whole = dict.fromkeys([*COUNTS, "n_whole", "train_size", "threads", "trials", "failed_trials"], "Int64")
+    whole = dict.fromkeys([*COUNTS, "n_whole", "train_size", "threads", "trials", "failed_trials", "capped"], "Int64")
     return frame.astype(whole | dict.fromkeys(["score", "horizon", "peak_mb", *SECONDS], float))
 
 

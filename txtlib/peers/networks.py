@@ -1,6 +1,7 @@
 """A torch network behind the two calls that every method answers to: preprocessing, network and training in one."""
 
 from collections.abc import Callable, Mapping
+from inspect import signature
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from txtlib.training import fit
 
 PREPROCESSING = ("n_genes", "scaler", "n_times", "grid")
 TRAINING = ("epochs", "patience", "batch_size", "learning_rate", "weight_decay", "select", "precision")
+EPOCHS = signature(fit).parameters["epochs"].default
 COMBINE = {"pcgrad": surgery, "sum": plain_sum}
 
 GeneSets = Mapping[str, list[str]]
@@ -56,11 +58,15 @@ class NetworkMethod:
     def learn(
         self, network: nn.Module, train: Cohort, validation: Cohort, preprocessor: Preprocessor, **others
     ) -> "NetworkMethod":
-        """Train a network; ``others`` take the place of this method's own arguments of ``txtlib.training.fit``."""
-        parts = train, validation, preprocessor
-        self.trained = fit(network, *parts, **self.training | others, seed=self.seed, progress=False)
+        """Train a network; ``others`` take the place of this method's own arguments of ``txtlib.training.fit``.
+
+        ``trained`` is the result; ``capped`` says whether it ended because its epochs were used up.
+        """
+        parts, arguments = (train, validation, preprocessor), self.training | others
+        self.trained = fit(network, *parts, **arguments, seed=self.seed, progress=False)
         if self.trained.interrupted:
             raise KeyboardInterrupt  # half a training is no answer of this method
+        self.capped = int(self.trained.history["epoch"].max()) >= arguments.get("epochs", EPOCHS)
         return self
 
     def predict(self, cohort: Cohort) -> Predictions:

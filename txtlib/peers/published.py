@@ -116,6 +116,7 @@ class AsPublished:
         labelled = replace(known, edges=rounding_edges(known.edges)) if "D8" in self.switches else known
         self.method.learn(network, train, validation, labelled, **self._training(network, known))
         self.trained = replace(self.method.trained, preprocessor=known)  # curves are read at the true edges
+        self.capped = self.method.capped
         return self
 
     def predict(self, cohort: Cohort) -> Predictions:
