@@ -189,6 +189,22 @@ def test_methods_with_a_fit_for_each_task_may_be_kept_to_some_kinds():
     }
 
 
+def test_cut_parts_get_epochs_for_as_many_steps_as_the_largest(made, cohort):
+    net = Method("net", trivial, {"epochs": 10, "patience": 3})
+
+    def epochs(*sizes, **declared):
+        run = made(FLOOR, net, train_sizes=list(sizes), tune="cell", **declared)
+        cells = [cell for cell in run.scoring().cells if cell.method.name == "net"]
+        return {c.identity.get("train_size"): tuple(c.method.settings.values()) for c in cells}, run
+
+    assert epochs(30, 60, 90, same_steps=True)[0] == {30: (30, 9), 60: (15, 5), 90: (10, 3)}
+    assert epochs(30, 60, 90)[0] == dict.fromkeys((30, 60, 90), (10, 3))
+    found, run = epochs(50, "all", same_steps=True)
+    whole = 0.7 * len(cohort)
+    assert found == {50: (np.ceil(10 * whole / 50), np.ceil(3 * whole / 50)), None: (10, 3)}
+    assert all(cell.method.settings == {} for cell in run.scoring().cells if cell.method.name == "floor")
+
+
 def test_a_part_without_the_reference_has_no_differences(made, tmp_path, log):
     freeze(execute(made(moved(log), tune="cell"), **QUIET), tmp_path)
     found = frozen("mine", tmp_path)
@@ -414,7 +430,7 @@ def test_a_plan_that_cannot_be_is_refused(text, sentence, tmp_path):
 
 
 def test_a_plan_with_a_method_that_is_not_there_is_refused():
-    with pytest.raises(ValueError, match="Plan 'mine': no method is called 'SMV'; there are constant, age alone"):
+    with pytest.raises(ValueError, match="Plan 'mine': no method is called 'SMV'; there are constant, random, age alone"):
         plans.entrants(Plan("mine", "gse7390", methods=["SMV"]))
 
 

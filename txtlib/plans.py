@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields, replace
+from math import ceil
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,8 @@ class Plan:
     fit for each task answer (none named: all that they can), where only survival matters, say. ``tune``: "first", the
     settings are chosen on the validation part of the first split, for each training size, and then fixed; "cell", in
     each cell. ``scheme`` says how test parts are chosen (txtlib/splits.py): ``splits`` of them. ``train_sizes`` are
-    patients kept of a training part, or "all". Differences are taken to ``reference``.
+    patients kept of a training part, or "all"; with ``same_steps`` a cut part gets more epochs, and more patience, so
+    that networks take as many steps on it as on the largest. Differences are taken to ``reference``.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Plan:
     trials: int = 8
     tune: str = "first"
     train_sizes: list = field(default_factory=lambda: ["all"])
+    same_steps: bool = False
 
     def declared(self) -> dict:
         """Return all values, those that were not declared too, as plain YAML has them."""
@@ -67,6 +70,14 @@ class Plan:
     def horizon_size(self) -> int | None:
         """The training size that decides the horizon: the smallest, or None if there is only the whole part."""
         return self.sizes[0]
+
+
+def longer(method: Method, times: float) -> Method:
+    """Return a method that may train for so many times its epochs, with as much more patience; others as they are."""
+    stretched = {
+        name: ceil(times * method.settings[name]) for name in ("epochs", "patience") if name in method.settings
+    }
+    return replace(method, settings={**method.settings, **stretched})
 
 
 def read_plan(name: str, path: str | Path = PLANS) -> Plan:

@@ -27,11 +27,14 @@ from pathlib import Path
 import numpy as np
 
 from txtlib.benchmark import Cell, Method, plan, run_cells, same_but_code
-from txtlib.plans import PLANS, Plan, entrants, read_plan
+from txtlib.plans import PLANS, Plan, entrants, longer, read_plan
 from txtlib.splits import make_folds
 
 ROOT = Path(__file__).parents[1]
 RUNS = ROOT / "_build" / "runs"
+
+
+TRAINING = 0.7  # of a cohort, in a random split
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,9 @@ class Run:
 
     def _plan(self, methods: list[Method], size: int | None, data_seeds, model_seeds) -> list[Cell]:
         options = {"scheme": self.folds, "train_size": size, "horizon_size": self.plan.horizon_size}
+        if self.plan.same_steps and size != self.plan.sizes[-1]:
+            largest = self.plan.sizes[-1] or TRAINING * len(self.cohort)
+            methods = [longer(method, max(1.0, largest / size)) for method in methods]
         return plan(methods, self.cohort, list(data_seeds), list(model_seeds), trials=self.plan.trials, **options)
 
     def _step(self, cells: list[Cell]) -> Step:
