@@ -226,6 +226,7 @@ def test_patients_of_one_training_call_genes_that_seeds_do_not():
     one, other = (pd.DataFrame(seeds[row] + 0.002 * rng.normal(size=(80, 100)), columns=genes).abs() for row in (0, 1))
     naive = naive_differential(one, other)
     assert (naive["n"] == 80).all() and (naive["fdr"] < 0.05).sum() > 70
+    pd.testing.assert_frame_equal(naive_differential(one, other[genes[::-1]]), naive)
     expected = stats.ttest_ind(one["G7"], other["G7"], equal_var=False)
     assert naive.loc["G7", ["t", "p"]].tolist() == pytest.approx([expected.statistic, expected.pvalue])
     frame = pd.DataFrame(seeds, columns=genes)

@@ -95,6 +95,11 @@ def test_public_things_have_docstrings(path):
         ("catalogue.py", {"benchmark", "ledger", "network", "peers", "planted"}),
         ("entries.py", {"catalogue", "cohort", "comparisons", "ledger"}),
         ("companions.py", {"benchmark", "peers"}),
+        (
+            "moved.py",
+            {"benchmark", "bootstrap", "catalogue", "cohort", "comparisons", "entries", "external", "ledger"}
+            | {"metrics", "predictions", "tuning", "workers"},
+        ),
         ("plans.py", {"benchmark", "catalogue", "cohort", "planted", "preprocess"}),
         ("runs.py", {"benchmark", "frozen", "plans", "splits"}),
         ("curves.py", {"comparisons"}),
@@ -104,6 +109,22 @@ def test_public_things_have_docstrings(path):
 def test_rooms_import_only_what_they_may(room, allowed):
     inside = {name.split(".")[1] for name in imports(ROOT / "txtlib" / room) if name.startswith("txtlib.")}
     assert inside - {"__version__"} <= allowed
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "txtlib" / "interpret").glob("*.py")), ids=lambda path: path.stem)
+def test_interpretation_stands_beside_the_benchmark_and_knows_no_page(path):
+    inside = {name.split(".")[1] for name in imports(path) if name.startswith("txtlib.")}
+    assert not inside & {
+        "benchmark",
+        "catalogue",
+        "companions",
+        "entries",
+        "figures",
+        "frozen",
+        "ledger",
+        "plans",
+        "runs",
+    }
 
 
 @pytest.mark.parametrize("name", ["products.py", "model.py", "losses.py", "pcgrad.py"])

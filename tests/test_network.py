@@ -309,6 +309,14 @@ def test_another_process_gives_the_same_bits(communities, walked, tmp_path):
     assert pd.read_parquet(paths[2]).equals(node2vec(*communities, width=16, weighted=True).table)
 
 
+def test_the_first_walk_of_a_process_leaves_torch_its_threads(communities, tmp_path):
+    paths = [tmp_path / name for name in ("edges.csv", "plain", "weighted")]
+    communities[0].to_csv(paths[0], index=False, header=False)
+    program = f"import torch\ntorch.set_num_threads(1)\n{PROCESS}\nassert torch.get_num_threads() == 1"
+    env = {name: value for name, value in os.environ.items() if not name.startswith("NUMBA")}
+    subprocess.run([sys.executable, "-c", program, *paths], env=env | {"NUMBA_NUM_THREADS": "2"}, check=True)
+
+
 def test_random_vectors_have_the_same_lengths_and_nothing_else(walked):
     made = random_vectors(walked, 3)
     norms = [np.linalg.norm(vectors.table, axis=1) for vectors in (walked, made)]

@@ -31,7 +31,8 @@ def network(preprocessor, seed=0):
 
 def short_fit(parts, preprocessor, **options):
     options = {"epochs": 3, "batch_size": 32, "learning_rate": 1e-3, "progress": False, **options}
-    return fit(network(preprocessor), parts.train, parts.validation, preprocessor, **options)
+    train, validation, *_ = parts
+    return fit(network(preprocessor), train, validation, preprocessor, **options)
 
 
 def weights(trained):
@@ -111,6 +112,14 @@ def test_saved_and_loaded_it_predicts_the_same(parts, preprocessor, tmp_path):
     with safe_open(tmp_path / "model.safetensors", "pt") as file:  # not a pickle
         assert "network.vectors" in file.keys()  # noqa: SIM118
     assert [path.name for path in tmp_path.iterdir()] == ["model.safetensors"]
+
+
+def test_a_network_without_a_survival_task_is_saved_too(parts, tmp_path):
+    train, validation, test = (part.with_tasks("Age") for part in parts)
+    trained = short_fit((train, validation), fit_preprocessor(train, n_genes=12), epochs=1)
+    trained.save(tmp_path / "model.safetensors")
+    loaded = load_trained(tmp_path / "model.safetensors").predict(test)
+    np.testing.assert_array_equal(loaded.values["Age"], trained.predict(test).values["Age"])
 
 
 def test_predictions_are_in_the_labels_units(parts, preprocessor):

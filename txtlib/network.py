@@ -263,7 +263,7 @@ def node2vec(
     graph.indptr, graph.indices = matrix.indptr.astype(np.uint32), matrix.indices.astype(np.uint32)
     graph.data = matrix.data
     graph.set_node_ids(linked)
-    with _numpy_state_kept():
+    with _numpy_state_kept(), _torch_threads_kept():
         sentences = graph.simulate_walks(walks, length - 1)  # PecanPy counts the steps
     model = Word2Vec(
         sentences,
@@ -348,6 +348,18 @@ def _numpy_state_kept():
         yield
     finally:
         np.random.set_state(state)
+
+
+@contextmanager
+def _torch_threads_kept():
+    """Numba's first walk sets how many threads OpenMP takes, and with that how many torch does: keep torch's number."""
+    import torch
+
+    threads = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 # --- how good are they? ---------------------------------------------------------------------------------------
