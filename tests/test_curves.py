@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from txtlib.comparisons import over_splits, paired_over_splits
-from txtlib.curves import crossings, gains_by_size, scores_by_size
+from txtlib.curves import crossings, gains_by_size, pays_from, scores_by_size, size_for
 
 SIZES = [100, 400, 1600]
 
@@ -145,3 +145,54 @@ def test_a_size_without_a_difference_breaks_a_lead():
 def test_two_measures_at_once_are_refused():
     with pytest.raises(ValueError, match="keep one task and one measure"):
         crossing([1, 2], [1, 2], n=(100, 100))
+
+
+# --- what a size is good for --------------------------------------------------------------------------------------
+
+BETTER, EQUAL, OPEN, WORSE, NONE = (0.01, 0.2), (-0.01, 0.02), (-0.2, 0.1), (-0.3, -0.1), (np.nan, np.nan)
+
+
+def pays(*intervals, margin=0.02):
+    low, high = zip(*intervals, strict=True)
+    n = [100, 200, 400, 800][: len(intervals)]
+    curve = pd.DataFrame({"method": "net", "n_train": n, "low": low, "high": high}).astype({"n_train": "Int64"})
+    return pays_from(curve.sample(frac=1, random_state=0), margin).loc["net"]
+
+
+@pytest.mark.parametrize(
+    ("intervals", "better", "as_good", "there"),
+    [
+        ((WORSE, OPEN, EQUAL, BETTER), 800, 400, "better than"),
+        ((BETTER, BETTER, BETTER, BETTER), 100, 100, "better than"),
+        ((BETTER, WORSE, BETTER, EQUAL), None, 400, "as good as"),  # a lead that ends was none
+        ((BETTER, BETTER, BETTER, OPEN), None, None, "not to be told apart from"),
+        ((EQUAL, NONE, EQUAL, EQUAL), None, 400, "as good as"),  # an undefined interval is no good verdict
+        ((WORSE, WORSE, WORSE, WORSE), None, None, "worse than"),
+    ],
+)
+def test_it_pays_from_where_the_verdict_stays_good(intervals, better, as_good, there):
+    found = pays(*intervals)
+    for name, expected in (("better", better), ("as_good", as_good)):
+        assert pd.isna(found[name]) if expected is None else found[name] == expected
+    assert (found["there"], found["up_to"]) == (there, 800)
+
+
+def test_the_margin_decides_what_is_as_good():
+    assert pays(EQUAL, EQUAL)["as_good"] == 100 and pd.isna(pays(EQUAL, EQUAL, margin=0.01)["as_good"])
+
+
+def test_it_pays_from_where_the_curves_are_surely_apart():
+    gains = gains_by_size(synthetic({"net": rising, "Cox": flat}, noise=1e-5, splits=3), "Cox")
+    assert pays_from(gains).loc["net", "better"] == crossings(gains).loc["net", "sure_from"] == 400
+
+
+def test_two_measures_at_once_have_no_size_from_which_it_pays():
+    with pytest.raises(ValueError, match="keep one task and one measure"):
+        pays_from(pd.DataFrame({"method": "net", "n_train": [1, 1], "low": 0, "high": 0}))
+
+
+def test_a_cohort_stands_at_the_largest_size_that_needs_no_more():
+    events = pd.Series({100: 30.0, 400: 120.0, 1600: 480.0})
+    assert [size_for(events, count) for count in (29, 30, 119, 120, 9999)] == [None, 100, 100, 400, 1600]
+    assert size_for(pd.Series(dtype=float), 9999) is None
+    assert size_for(pd.Series({100: np.nan}), 9999) is None  # no events are known there

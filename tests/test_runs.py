@@ -430,7 +430,7 @@ def test_a_plan_that_cannot_be_is_refused(text, sentence, tmp_path):
 
 
 def test_a_plan_with_a_method_that_is_not_there_is_refused():
-    with pytest.raises(ValueError, match="Plan 'mine': no method is called 'SMV'; there are constant, random, age alone"):
+    with pytest.raises(ValueError, match="Plan 'mine': no method is called 'SMV'; there are constant, random"):
         plans.entrants(Plan("mine", "gse7390", methods=["SMV"]))
 
 

@@ -7,7 +7,7 @@ cut: cut parts have fewer patients in common than whole ones, so the correction 
 import numpy as np
 import pandas as pd
 
-from txtlib.comparisons import against, over_splits
+from txtlib.comparisons import against, over_splits, verdict
 
 SIZES = ["train_size", "n_train"]
 GAINED = ["method", "task", "measure", *SIZES, "mean", "low", "high", "p", "splits", "missing"]
@@ -82,11 +82,15 @@ def crossings(gains: pd.DataFrame) -> pd.DataFrame:
     interval lies above 0; ``up_to``, the largest size. Missing where there is none up to that size; ``said`` puts
     that in words.
     """
-    if gains.duplicated(["method", "n_train"]).any():
-        raise ValueError("A curve has one difference for each method and size: keep one task and one measure.")
+    _check_one(gains)
     found = {name: _crossing(curve.sort_values("n_train")) for name, curve in gains.groupby("method", sort=False)}
     rows = pd.DataFrame(found.values(), pd.Index(found, name="method"), ["crosses", "sure_from", "up_to", "said"])
     return rows.astype({"crosses": float, "sure_from": "Int64", "up_to": "Int64"})
+
+
+def _check_one(gains: pd.DataFrame) -> None:
+    if gains.duplicated(["method", "n_train"]).any():
+        raise ValueError("A curve has one difference for each method and size: keep one task and one measure.")
 
 
 def _crossing(curve: pd.DataFrame) -> list:
@@ -116,3 +120,37 @@ def _said(n: np.ndarray, above: int | None, crosses: float, sure_from) -> str:
         return f"none up to {n[-1]:,.0f}"
     begin = f"at every size from {n[0]:,.0f}" if above == 0 else f"from about {crosses:,.0f}"
     return f"{begin}, " + (f"not surely up to {n[-1]:,.0f}" if pd.isna(sure_from) else f"surely from {sure_from:,}")
+
+
+# --- what a size is good for ----------------------------------------------------------------------------------
+
+
+def pays_from(gains: pd.DataFrame, margin: float = 0.02) -> pd.DataFrame:
+    """Return from how many training patients on the verdict on each method is a good one, at each larger size too.
+
+    gains: method, n_train, low and high of one task and measure (``gains_by_size``). A row for each method with
+    ``better``, the smallest size from which on it is "better than" the reference (``comparisons.verdict``),
+    ``as_good``, that from which on it is that or "as good as" it, both missing where there is none, ``up_to``, the
+    largest size, and ``there``, the verdict at that size.
+    """
+    _check_one(gains)
+    found = {name: _pays(curve.sort_values("n_train"), margin) for name, curve in gains.groupby("method", sort=False)}
+    rows = pd.DataFrame(found.values(), pd.Index(found, name="method"), ["better", "as_good", "up_to", "there"])
+    return rows.astype(dict.fromkeys(["better", "as_good", "up_to"], "Int64"))
+
+
+def _pays(curve: pd.DataFrame, margin: float) -> list:
+    """Return what the columns of ``pays_from`` are."""
+    said = [verdict(*row, margin) for row in curve[["low", "high"]].to_numpy(float)]
+    starts = [_lasting(np.isin(said, words)) for words in (["better than"], ["better than", "as good as"])]
+    n = [round(size) for size in curve["n_train"]]
+    return [*(pd.NA if start is None else n[start] for start in starts), n[-1], said[-1]]
+
+
+def size_for(counts: pd.Series, count: float) -> int | None:
+    """Return the largest size of a curve that takes no more than ``count``; None where even the smallest takes more.
+
+    counts {training size: how many} are the events of a training part of each size, say, or its patients.
+    """
+    within = [size for size, needed in counts.items() if needed <= count]
+    return max(within, default=None)
