@@ -16,6 +16,7 @@ from nbformat import NotebookNode
 from reading import BuildError, tags
 
 NOT_YET, NOT_ATTEMPTED, IMPOSSIBLE = "not yet", "not attempted", "cannot be attempted here"
+RULES = ("better", "as well", "equal")
 ABOUT_CLAIM = {"claim", "where", "test", "rule", "chapter"}
 UNSEEN = {"remove-output", "remove-cell"}
 NUMBER = ("source", "item", "setting", "method", "task", "metric")
@@ -72,8 +73,10 @@ def _check_claim(name: str, claim: dict) -> None:
         raise BuildError(
             f"claim {name} of data/claims.yml: a chapter is a number and a title, not {claim['chapter']!r}"
         )
-    if claim["rule"] not in ("better", "equal"):
-        raise BuildError(f"claim {name} of data/claims.yml has the rule {claim['rule']!r}; write better or equal")
+    if claim["rule"] not in RULES:
+        raise BuildError(
+            f"claim {name} of data/claims.yml has the rule {claim['rule']!r}; write one of {', '.join(RULES)}"
+        )
     if claim.get("state", NOT_ATTEMPTED) not in (NOT_ATTEMPTED, IMPOSSIBLE) or ("state" in claim) != ("why" in claim):
         raise BuildError(
             f"claim {name} of data/claims.yml: a state is {NOT_ATTEMPTED!r} or {IMPOSSIBLE!r}, and `why` says why"

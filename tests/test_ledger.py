@@ -16,6 +16,7 @@ from txtlib.ledger import (
     NOT_REPRODUCED,
     REPRODUCED,
     TOO_SMALL,
+    as_well,
     better,
     claim,
     direction,
@@ -73,6 +74,8 @@ def test_what_the_rule_says_follows_from_where_the_interval_lies(one, other, mar
     assert (equal(low, high, margin) == REPRODUCED) == small
     assert (equal(low, high, margin) == TOO_SMALL) == (not leaves_out_zero and not small)
     assert equal(low, high, margin) == equal(-high, -low, margin)
+    assert (as_well(low, high, margin) == REPRODUCED) == (low >= -margin)
+    assert (as_well(low, high, margin) == NOT_REPRODUCED) == (low < -margin and high < 0)
 
 
 def test_a_claim_holds_if_all_of_it_does_and_fails_if_a_part_does():
@@ -131,10 +134,12 @@ def test_a_claim_of_several_comparisons_counts_them():
 
 
 def test_the_rule_of_a_claim_is_the_declared_one():
-    declared = {"C1": "better", "C7": "equal", "C18": "equal"}
+    declared = {"C1": "better", "C7": "as well", "C18": "equal"}
     for id, rule in declared.items():
         verdict = claim(id, {"x": (0.0, -0.01, 0.01)}, **HERE).verdict
-        assert verdict == (REPRODUCED if rule == "equal" else NOT_REPRODUCED)
+        assert verdict == (NOT_REPRODUCED if rule == "better" else REPRODUCED)
+    ahead = {id: claim(id, {"x": (0.3, 0.1, 0.5)}, **HERE).verdict for id in declared}
+    assert ahead == {"C1": REPRODUCED, "C7": REPRODUCED, "C18": NOT_REPRODUCED}
 
 
 def test_a_comparison_may_have_a_margin_of_its_own():

@@ -99,7 +99,7 @@ def _better_than(
         widened={", ".join(one): _difference(table, TXT, *one, level)[["low", "high"]] for one in found},
         undecided=[", ".join(one) for one in found if one[1] in dull],
         partial=bool(absent),
-        **about | {"note": "; ".join(filter(None, [_without(absent), _dull(dull), _widened(level), about["note"]]))},
+        **about | {"note": noted(absent, dull, level, about["note"])},
     )
 
 
@@ -123,16 +123,12 @@ def _absent(spoken: list[tuple[str, str]], found: list[tuple[str, str]]) -> list
     return list(dict.fromkeys(names))
 
 
-def _without(absent: list[str]) -> str:
-    return f"without {', '.join(absent)}" if absent else ""
-
-
-def _dull(tasks: list[str]) -> str:
-    return f"undecided where TxT is not shown to be better than a constant: {', '.join(tasks)}" if tasks else ""
-
-
-def _widened(level: float) -> str:
-    return f"fails only by intervals of {100 * level:.4g} %" if level > 0.95 else ""
+def noted(absent: list[str], dull: list[str], level: float, note: str) -> str:
+    """Say what of a claim is missing, what decides nothing, and by which intervals it would fail, before a note."""
+    without = f"without {', '.join(absent)}" if absent else ""
+    undecided = f"undecided where TxT is not shown to be better than a constant: {', '.join(dull)}" if dull else ""
+    widened = f"fails only by intervals of {100 * level:.4g} %" if level > 0.95 else ""
+    return "; ".join(filter(None, [without, undecided, widened, note]))
 
 
 def _jump(patients: Cohort, table: pd.DataFrame, about: dict) -> list[Entry]:
@@ -156,7 +152,7 @@ def _raised(claim: str, table: pd.DataFrame, endpoint: str, n_tasks: int, about:
         return ledger.not_attempted(claim, cohort=about["cohort"], why=FEW)
     compared = f"TxT on all tasks against one, {endpoint}, Harrell's C"
     dull = [] if any(_learned(table, arm, *pair) for arm in (MANY, TXT)) else [endpoint]
-    about = about | {"note": "; ".join(filter(None, [_dull(dull), about["note"]]))}
+    about = about | {"note": noted([], dull, 0.95, about["note"])}
     return ledger.claim(claim, {compared: row}, undecided=[compared] if dull else [], **about)
 
 

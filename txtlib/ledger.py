@@ -55,6 +55,13 @@ def equal(low: float, high: float, margin: float = MARGIN) -> str:
     return TOO_SMALL if low <= 0 <= high else NOT_REPRODUCED
 
 
+def as_well(low: float, high: float, margin: float = MARGIN) -> str:
+    """Return the verdict on "does as well as": reproduced above -margin, not reproduced else, where it lies below 0."""
+    if low >= -margin:
+        return REPRODUCED
+    return NOT_REPRODUCED if high < 0 else TOO_SMALL
+
+
 def together(verdicts: Iterable[str]) -> str:
     """Return the verdict on a claim of several comparisons: it holds if all do, and fails if one does."""
     found = set(verdicts)
@@ -77,7 +84,7 @@ def direction(published: float, low: float, high: float) -> str:
     return "lower than published" if high < published else "interval holds the published value"
 
 
-RULES = {"better": better, "equal": equal}
+RULES = {"better": better, "as well": as_well, "equal": equal}
 
 
 # --- entries --------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from txtlib.bootstrap import MEASURES, patient_counts
 from txtlib.catalogue import TXT
 from txtlib.cohort import Cohort, CohortError, Task
 from txtlib.comparisons import paired_difference
-from txtlib.entries import CONSTANT, RIVALS
+from txtlib.entries import CONSTANT, RIVALS, noted
 from txtlib.external import LEAST_EVENTS, events_by
 from txtlib.ledger import Entry
 from txtlib.metrics import Outcome
@@ -265,8 +265,8 @@ def moved_entry(
     """Enter that TxT, moved to a cohort, does as well as each of the article's one-task baselines that ran there.
 
     ``draws`` are those of ``main_draws`` and ``main`` {task: measure} what a task is judged by. The claim holds if all
-    differences lie within the margin; it fails by an interval that is widened for their number (Bonferroni). A task in
-    which TxT is not shown to be better than a constant decides nothing.
+    differences lie above minus the margin; it fails by an interval that is widened for their number (Bonferroni). A
+    task in which TxT is not shown to be better than a constant decides nothing.
     """
     there = set(draws.columns)
     wanted = [(name, *pair) for name in RIVALS for pair in main.items() if {(TXT, *pair), (name, *pair)} <= there]
@@ -283,7 +283,7 @@ def moved_entry(
         **dict(cohort=cohort, patients=patients, splits=1, events=events, partial=bool(absent)),
         widened={", ".join(one): _gain(draws, TXT, *one, level).iloc[1:] for one in found},
         undecided=[", ".join(one) for one in found if one[1] in dull],
-        note="; ".join(filter(None, [_without(absent), _dull(dull), _widened(level), note])),
+        note=noted(absent, dull, level, note),
     )
 
 
@@ -298,15 +298,3 @@ def _learned(draws: pd.DataFrame, task: str, measure: str) -> bool:
     if not {(TXT, task, measure), (CONSTANT, task, measure)} <= set(draws.columns):
         return True
     return bool(_gain(draws, TXT, CONSTANT, task, measure)["low"] > 0)
-
-
-def _without(absent: list[str]) -> str:
-    return f"without {', '.join(absent)}" if absent else ""
-
-
-def _dull(tasks: list[str]) -> str:
-    return f"undecided where TxT is not shown to be better than a constant: {', '.join(tasks)}" if tasks else ""
-
-
-def _widened(level: float) -> str:
-    return f"fails only by intervals of {100 * level:.4g} %" if level > 0.95 else ""
