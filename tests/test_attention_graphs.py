@@ -191,9 +191,9 @@ def test_a_pair_of_genes_takes_one_bit(n_genes):
     "change, words",
     [
         (dict(threshold=1.5), "The cut is a weight of 1.5"),
-        (dict(layers=[2]), r"layers is \[2\]; name one or more of 0 to 1"),
-        (dict(layers=[-1]), "layers is"),
-        (dict(layers=[]), "layers is"),
+        (dict(layers=[2]), r"layers 0 to 1, so layers cannot be \[2\]"),
+        (dict(layers=[-1]), r"layers cannot be \[-1\]"),
+        (dict(layers=[]), r"layers cannot be \[\]"),
         (dict(genes=["a", "b"]), r"x is \(1, 4\), for 1 samples and 2 genes"),
         (dict(samples=["a", "b"]), "for 2 samples"),
         (dict(genes=["a", "b", "b", "c"]), "Gene 'b' stands there more than once"),

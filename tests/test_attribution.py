@@ -168,6 +168,7 @@ def test_network_and_random_state_stay_as_they_were(cohort, transformer):
         first, again = (look(transformer, cohort, baseline(), "OS", horizon=HORIZON).values for _ in range(2))
         np.testing.assert_array_equal(first, again)
     assert all(torch.equal(before[k], v) for k, v in transformer.network.state_dict().items())
+    assert transformer.network.training
     assert torch.equal(state, torch.get_rng_state()) and all(p.grad is None for p in transformer.network.parameters())
 
 

@@ -16,19 +16,10 @@ from statsmodels.duration.hazard_regression import PHReg
 from torch.overrides import TorchFunctionMode
 
 from txtlib.cohort import load_cohort
-from txtlib.interpret import differential as module
-from txtlib.interpret.differential import (
-    correlations,
-    differential,
-    fdr,
-    group_tests,
-    naive_differential,
-    null_differential,
-    received,
-    received_per_seed,
-    received_table,
-    univariate_cox,
-)
+from txtlib.interpret import attention as module
+from txtlib.interpret.attention import received, received_per_seed, received_table
+from txtlib.interpret.differential import differential, naive_differential, null_differential
+from txtlib.interpret.plain import correlations, fdr, group_tests, univariate_cox
 from txtlib.planted import planted
 from txtlib.preprocess import fit_preprocessor
 from txtlib.training import Trained

@@ -7,9 +7,9 @@ import torch
 from scipy import stats
 
 from txtlib.cohort import load_cohort
-from txtlib.interpret import differential
-from txtlib.interpret.differential import group_tests
+from txtlib.interpret import attention
 from txtlib.interpret.pairs import compare_pair, over_layers, pair_attention, pair_over_seeds, pair_weights
+from txtlib.interpret.plain import group_tests
 from txtlib.preprocess import fit_preprocessor
 from txtlib.training import Trained
 from txtlib.variants import VARIANTS, variant
@@ -27,7 +27,7 @@ def patients(n=5):
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_pair_weights_are_entries_of_the_whole_attention(name, monkeypatch):
-    monkeypatch.setattr(differential, "GENES_AT_ONCE", 12)
+    monkeypatch.setattr(attention, "GENES_AT_ONCE", 12)
     net, x = network(name), patients()
     found = pair_weights(net, x, 4, 1, [2, 0])
     assert found.shape == (5, 2, 2, 2)

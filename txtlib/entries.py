@@ -11,6 +11,8 @@ from txtlib.cohort import Cohort
 from txtlib.comparisons import over_splits, paired_over_splits
 from txtlib.ledger import Entry
 
+# what a kind of task is judged by, fixed before any run
+MAIN = {"survival": "Uno's C", "classification": "accuracy", "regression": "Spearman"}
 MANY, CONSTANT = "TxT, all tasks", "constant"
 SCANB = "SCAN-B OS"  # what data/published.csv calls the cohort of Table 1
 RIVALS = [name for name, (_, setting) in PUBLISHED.items() if setting == "STL" and name != TXT]

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from txtlib.cohort import Cohort
 from txtlib.gradients import TOKENS
+from txtlib.interpret.attention import without_dropout
 from txtlib.interpret.perturbation import changes, columns_of, decoded, scaled
 from txtlib.training import Trained
 
@@ -105,17 +106,17 @@ def _attributed(trained, cohort, baseline, which, horizon, one_piece: Callable, 
     trained, key = _asked(trained, *which)
     x = torch.from_numpy(scaled(trained, cohort))
     start = torch.from_numpy(_profile(baseline, x.shape[1]))[None]
-    device = next(trained.network.parameters()).device
-    trained.network.eval()
 
     def answer(rows: Tensor) -> Tensor:
         return decoded(trained.network(rows), trained.preprocessor, horizon)[key]
 
-    values, change, start = [], [], start.to(device)
-    for some in x.to(device).split(max(1, TOKENS // x.shape[1] // steps)):
-        values.append(one_piece(answer, some, start).double().cpu())
-        with torch.no_grad():
-            change.append((answer(some) - answer(start)).cpu())
+    values, change = [], []
+    with without_dropout(trained.network) as device:
+        start = start.to(device)
+        for some in x.to(device).split(max(1, TOKENS // x.shape[1] // steps)):
+            values.append(one_piece(answer, some, start).double().cpu())
+            with torch.no_grad():
+                change.append((answer(some) - answer(start)).cpu())
     values, change = (torch.cat(pieces).numpy() for pieces in (values, change))
     return Attributed(trained.preprocessor.genes, cohort.samples, values, change, values.sum(1) - change)
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import numpy as np
 import pandas as pd
 
-from txtlib.interpret.differential import fdr
+from txtlib.interpret.plain import fdr
 
 SETS = Mapping[str, Iterable[str]]
 OVERLAPS = ["set", "overlap", "size", "expected", "odds_ratio", "p", "fdr", "genes"]

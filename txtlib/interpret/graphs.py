@@ -6,7 +6,6 @@ attention to itself is no edge, anywhere in this package.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -14,6 +13,8 @@ import numpy as np
 import pandas as pd
 import torch
 from tqdm import tqdm
+
+from txtlib.interpret.attention import chosen_layers, without_dropout
 
 
 @dataclass(frozen=True)
@@ -130,23 +131,11 @@ def attention_graphs(
     """
     samples, genes, threshold = list(samples), list(genes), _checked(threshold)
     _check_x(x, samples, genes)
-    layers = _layers(network, layers)
+    layers = chosen_layers(network, layers)
     quiet = {} if progress else {"disable": True}  # said only then, so that TQDM_DISABLE works too
-    with looking(network) as device:
+    with torch.no_grad(), without_dropout(network) as device:
         patients = tqdm(torch.as_tensor(x, device=device), desc="attention graphs", unit="patient", **quiet)
         return make_graphs((_edges(network, row, layers, threshold) for row in patients), samples, genes)
-
-
-@contextmanager
-def looking(network: torch.nn.Module) -> Iterator[torch.device]:
-    """Switch dropout and gradients off, and leave the network as it was; yields the device that it is on."""
-    training = network.training
-    network.eval()
-    try:
-        with torch.no_grad():
-            yield next(network.parameters(), torch.empty(0)).device
-    finally:
-        network.train(training)
 
 
 def _edges(network: torch.nn.Module, patient: torch.Tensor, layers: Sequence[int], threshold: float) -> np.ndarray:
@@ -155,14 +144,6 @@ def _edges(network: torch.nn.Module, patient: torch.Tensor, layers: Sequence[int
     for layer in layers:
         found |= (network.attention(patient[None], layer)[0] > threshold).any(0)  # (H, G, G) to (G, G)
     return found.T.cpu().numpy()
-
-
-def _layers(network: torch.nn.Module, layers: Sequence[int] | None) -> Sequence[int]:
-    there = network.settings["layers"]
-    layers = range(there) if layers is None else list(layers)
-    if not layers or any(layer not in range(there) for layer in layers):
-        raise ValueError(f"layers is {layers}; name one or more of 0 to {there - 1}, or leave it out for all.")
-    return layers
 
 
 def _check_x(x: np.ndarray, samples: list, genes: list) -> None:

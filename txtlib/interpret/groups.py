@@ -5,9 +5,9 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 from scipy import stats
-from statsmodels.stats.multitest import multipletests
 
 from txtlib.interpret.graphs import rows_of
+from txtlib.interpret.plain import fdr
 
 
 def compare_groups(marks: pd.DataFrame, a: Iterable, b: Iterable) -> pd.DataFrame:
@@ -35,7 +35,7 @@ def compare_groups(marks: pd.DataFrame, a: Iterable, b: Iterable) -> pd.DataFram
     table["share_a"], table["share_b"] = n_a / sizes[0], n_b / sizes[1]
     table["log2_ratio"] = log2_ratio(n_a, n_b, *sizes)
     table["p"] = fisher_p(n_a, n_b, *sizes)
-    return table.assign(fdr=multipletests(table["p"], method="fdr_bh")[1])
+    return table.assign(fdr=fdr(table["p"]))
 
 
 def differing(table: pd.DataFrame, fdr: float = 0.05, ratio: float = 2.0) -> pd.Series:

@@ -18,11 +18,12 @@ from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE, trustworthiness
 from sklearn.neighbors import NearestNeighbors
 from sksurv.nonparametric import nelson_aalen_estimator
-from statsmodels.stats.multitest import multipletests
 
 from txtlib import metrics, resampled
 from txtlib.bootstrap import patient_counts
 from txtlib.cohort import Cohort, CohortError, Task
+from txtlib.interpret.attention import without_dropout
+from txtlib.interpret.plain import fdr
 from txtlib.training import GENES_AT_ONCE
 
 POOLINGS = ("mean", "flatten")
@@ -49,12 +50,8 @@ def patient_vectors(network: torch.nn.Module, x: np.ndarray, pooling: str = "mea
     x, genes = np.asarray(x, np.float32), network.settings["n_genes"]
     if x.ndim != 2 or x.shape[1] != genes or not len(x):
         raise ValueError(f"x has the shape {x.shape}, but the network reads (patients, {genes} genes).")
-    was_training = network.training
-    network.eval()
-    try:
-        return np.concatenate([_encoded(network, part, pooling) for part in _pieces(x)])
-    finally:
-        network.train(was_training)
+    with without_dropout(network) as device:
+        return np.concatenate([_encoded(network, part, pooling, device) for part in _pieces(x)])
 
 
 def _pieces(x: np.ndarray) -> list[np.ndarray]:
@@ -63,8 +60,8 @@ def _pieces(x: np.ndarray) -> list[np.ndarray]:
 
 
 @torch.no_grad()
-def _encoded(network: torch.nn.Module, x: np.ndarray, pooling: str) -> np.ndarray:
-    hidden = network.encode(torch.from_numpy(x).to(next(network.parameters()).device))  # (B, G, d)
+def _encoded(network: torch.nn.Module, x: np.ndarray, pooling: str, device: torch.device) -> np.ndarray:
+    hidden = network.encode(torch.from_numpy(x).to(device))  # (B, G, d)
     return (hidden.mean(1) if pooling == "mean" else hidden.flatten(1)).float().cpu().numpy()
 
 
@@ -259,7 +256,7 @@ def neighbour_scores(
         for space in spaces
     ]
     found = pd.DataFrame(rows, columns=SCORED[:-1])
-    return found.assign(q=_adjusted(found["p"]))
+    return found.assign(q=fdr(found["p"]))
 
 
 def neighbour_differences(
@@ -365,13 +362,6 @@ def _difference(one: _Question, space: str, reference: str, level: float) -> lis
 def _interval(draws: np.ndarray, level: float) -> list[float]:
     draws = draws[~np.isnan(draws)]  # a sample without an event has no C
     return list(np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])) if len(draws) else [np.nan, np.nan]
-
-
-def _adjusted(p: pd.Series) -> pd.Series:
-    known, adjusted = p.notna(), p.astype(float).copy()
-    if known.any():
-        adjusted[known] = multipletests(p[known], method="fdr_bh")[1]
-    return adjusted
 
 
 def _checked_space(name: str, vectors: np.ndarray, cohort: Cohort) -> np.ndarray:

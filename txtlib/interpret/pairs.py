@@ -14,7 +14,8 @@ from scipy import stats
 from torch import Tensor
 
 from txtlib.cohort import Cohort
-from txtlib.interpret.differential import chosen_layers, fdr, group_tests, on_device, pieces, queries_and_keys
+from txtlib.interpret.attention import chosen_layers, on_device, pieces, queries_and_keys
+from txtlib.interpret.plain import fdr, group_tests
 from txtlib.model import TxT
 from txtlib.training import Trained
 

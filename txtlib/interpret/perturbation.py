@@ -15,10 +15,11 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import torch
-from statsmodels.stats.multitest import multipletests
 from torch import Tensor
 
 from txtlib.cohort import Cohort
+from txtlib.interpret.attention import without_dropout
+from txtlib.interpret.plain import fdr
 from txtlib.losses import mtlr_scores
 from txtlib.preprocess import Preprocessor
 from txtlib.training import DIGITS, Trained
@@ -70,13 +71,9 @@ def _share_by(horizon: float | None, edges: np.ndarray) -> np.ndarray:
 @torch.inference_mode()
 def answers(trained: Trained, x: np.ndarray, horizon: float | None = None) -> Answers:
     """Return the answers {(task, output): (n,)} of ``decoded`` for scaled expression (n, G), in small pieces."""
-    device = next(trained.network.parameters()).device
-    trained.network.eval()
-    rows = at_once(x.shape[1])
-    pieces = [
-        decoded(trained.network(some.to(device)), trained.preprocessor, horizon)
-        for some in torch.from_numpy(x).split(rows)
-    ]
+    parts = torch.from_numpy(x).split(at_once(x.shape[1]))
+    with without_dropout(trained.network) as device:
+        pieces = [decoded(trained.network(some.to(device)), trained.preprocessor, horizon) for some in parts]
     return {key: torch.cat([piece[key] for piece in pieces]).cpu().numpy() for key in pieces[0]}
 
 
@@ -266,7 +263,7 @@ def against_nulls(table: pd.DataFrame, nulls: Sequence[pd.DataFrame]) -> pd.Data
     for name, beyond in (("p_higher", drawn >= real.to_numpy()), ("p_lower", drawn <= real.to_numpy())):
         found[name] = (1 + beyond.sum(0)) / (1 + len(nulls))
     found["p"] = (2 * found[["p_higher", "p_lower"]].min(axis=1)).clip(upper=1)
-    found["q"] = found.groupby(["amount", *ANSWER])["p"].transform(lambda p: multipletests(p, method="fdr_bh")[1])
+    found["q"] = found.groupby(["amount", *ANSWER])["p"].transform(fdr)
     return found.assign(n_nulls=len(nulls)).reset_index()
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from txtlib.interpret.differential import check_values
+from txtlib.interpret.plain import check_values
 
 
 def stability(scores: pd.DataFrame, ks: tuple[int, ...] = (10, 50, 100), seed: int = 0) -> pd.DataFrame:

@@ -4,10 +4,11 @@ from dataclasses import replace
 
 import numpy as np
 import pandas as pd
-from lifelines import CoxPHFitter, KaplanMeierFitter
+from lifelines import CoxPHFitter
 from sklearn.linear_model import RidgeCV
 
 from txtlib.cohort import Cohort, CohortError
+from txtlib.metrics import kaplan_meier
 from txtlib.peers import coxnet
 from txtlib.peers.clinical import columns_of
 from txtlib.peers.ridge import ALPHAS
@@ -25,9 +26,7 @@ class Trivial:
         """Take the answers from the training part."""
         self.edges = self.curve = None
         if train.survival_task is not None:
-            time, event = _known(train)
-            self.edges = np.unique(time[time > 0])
-            self.curve = KaplanMeierFitter().fit(time, event).survival_function_at_times(self.edges).to_numpy()
+            self.curve, self.edges = kaplan_meier(_known(train), 1)
         labels = {
             task.name: (task.kind, train.clinical[task.name].dropna()) for task in train.tasks if len(task.columns) == 1
         }
@@ -40,7 +39,7 @@ class Trivial:
     def predict(self, cohort: Cohort) -> Predictions:
         """Repeat the answers for each patient."""
         n = len(cohort)
-        curves = None if self.curve is None else np.tile(self.curve, (n, 1))
+        curves = None if self.curve is None else np.repeat(self.curve, n, 0)
         values = {name: np.full(n, median) for name, median in self.medians.items()}
         shares = {
             name: pd.DataFrame(np.tile(share, (n, 1)), cohort.samples, share.index)
