@@ -95,6 +95,7 @@ def test_public_things_have_docstrings(path):
         ("catalogue.py", {"benchmark", "ledger", "network", "peers", "planted"}),
         ("entries.py", {"catalogue", "cohort", "comparisons", "ledger"}),
         ("companions.py", {"benchmark", "peers"}),
+        ("trainings.py", {"benchmark", "cohort", "peers", "training"}),
         (
             "moved.py",
             {"benchmark", "bootstrap", "catalogue", "cohort", "comparisons", "entries", "external", "ledger"}
