@@ -17,9 +17,9 @@ def trained_seeds(
 ) -> dict[int, Trained]:
     """Return {model seed: TxT trained from it}; ``settings`` are those of ``txtlib.peers.txt.txt``.
 
-    A training is kept in ``folder`` under a hash of both parts, the settings, the files that they name, the seed and the code, and read back
-    from there the next time; a torn file is made anew. ``tasks=["OS"]`` learns that task alone, out of those that
-    the cohort has. Raises what ``fit`` raises; ValueError for a seed given twice.
+    A training is kept in ``folder`` under a hash of both parts, the settings, the files that they name, the seed and
+    the code, and read back from there the next time; a torn file is made anew. ``tasks=["OS"]`` learns that task
+    alone, out of those that the cohort has. Raises what ``fit`` raises; ValueError for a seed given twice.
     """
     seeds = list(seeds)
     if len(set(seeds)) < len(seeds):
