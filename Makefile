@@ -6,6 +6,7 @@ COHORT  ?=
 SCORE   ?=
 NAME    ?=
 HOURS   ?=
+OLDER   ?=
 PYTHON  ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
 PY      := .venv/bin/python
@@ -16,7 +17,7 @@ PY      := .venv/bin/python
 help:  ## Show this list
 	@echo "The TxT book. Commands:"
 	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
-	@echo "Settings: PROFILE=quick|real|paper  ONLY=06  N=06  COHORT=metabric  SCORE=700  NAME=scanb_os  HOURS=2  PYTHON=python3.12"
+	@echo "Settings: PROFILE=quick|real|paper  ONLY=06  N=06  COHORT=metabric  SCORE=700  NAME=scanb_os  HOURS=2  OLDER=1  PYTHON=python3.12"
 
 book: .venv/ready  ## Execute the notebooks and render the book [PROFILE=quick] [ONLY=06]
 	@$(PY) book/build.py --profile "$(PROFILE)" $(if $(ONLY),--only "$(ONLY)")
@@ -30,8 +31,8 @@ pages: .venv/ready  ## Open every built page in a headless browser, network off 
 bench: .venv/ready  ## Measure speed and memory beside the slow twin: a table, and _build/bench/speed.json (10 minutes)
 	@$(PY) tests/bench/bench_speed.py
 
-run: .venv/ready  ## Go on with a long run of data/plans.yml, each finished cell kept [NAME=scanb_os] [HOURS=2]
-	@$(PY) -m txtlib.runs $(if $(HOURS),--hours "$(HOURS)") -- "$(NAME)"
+run: .venv/ready  ## Go on with a long run of data/plans.yml, each finished cell kept [NAME=scanb_os] [HOURS=2] [OLDER=1]
+	@$(PY) -m txtlib.runs $(if $(HOURS),--hours "$(HOURS)") $(if $(OLDER),--older) -- "$(NAME)"
 
 freeze: .venv/ready  ## Sum up a long run, or the part that is done, in data/results [NAME=scanb_os]
 	@$(PY) -m txtlib.runs --freeze -- "$(NAME)"

@@ -1,5 +1,6 @@
 import fcntl
 import json
+import lzma
 import os
 import re
 import signal
@@ -45,6 +46,11 @@ class CountedMoved(Moved):
         return super().fit(train, validation)
 
 
+def trivial_with(seed, gene_sets):
+    """The floor, whatever its settings."""
+    return trivial(seed)
+
+
 class Telling(Counted):
     """Fails with the name of a patient in its sentence."""
 
@@ -78,10 +84,10 @@ def here(monkeypatch):
 def made(monkeypatch, cohort, tmp_path, here):
     """Return a function that makes a run of methods on the cohort, in one folder."""
 
-    def make(*methods, older=False, **declared):
+    def make(*methods, older=False, runs_folder=tmp_path / "runs", **declared):
         plan = Plan("mine", "gse7390", **{"splits": 2, "model_seeds": 2, "trials": 3, "reference": "floor"} | declared)
         monkeypatch.setattr(runs, "entrants", lambda plan: (cohort, list(methods)))
-        return Run(plan, tmp_path / "runs", older).read()
+        return Run(plan, runs_folder, older, tmp_path / "results").read()
 
     return make
 
@@ -91,6 +97,11 @@ FLOOR = Method("floor", trivial)
 
 def moved(log, name="moved", **fields):
     return Method(name, CountedMoved, {"log": str(log)}, SPACE, joint=False, **REGRESSION, **fields)
+
+
+def text_of(path):
+    """Return the text of a file, compressed or not."""
+    return (lzma.decompress(path.read_bytes()) if path.suffix == ".xz" else path.read_bytes()).decode()
 
 
 def fits(log, pattern=""):
@@ -345,7 +356,7 @@ def test_no_patient_stands_in_a_frozen_file(made, cohort, tmp_path, log, monkeyp
     paths = freeze(run, tmp_path / "results")
     records = (tmp_path / "other" / "mine" / "cells").glob("*.json")
     assert any("SECRET" in path.read_text() for path in records)  # the error's sentence names one
-    assert not any("SECRET" in path.read_text() for path in paths)
+    assert not any("SECRET" in text_of(path) for path in paths)
     about = frozen("mine", tmp_path / "results").about
     assert about["errors"] == ["telling: ValueError (8)"] and about["cells"]["failed"] == 8
     for values in hidden.clinical[["DM_duration"]].to_numpy():
@@ -365,6 +376,66 @@ def test_a_frozen_table_has_these_columns_and_a_row_for_each_score(made, tmp_pat
     for name, columns in KNOWN.items():
         assert list(getattr(found, name)) == columns.split()
     assert not found.scores.duplicated(["method", "task", "measure", "train_size"]).any()
+
+
+# --- cells that the repository keeps ------------------------------------------------------------------------------
+
+
+def test_a_run_goes_on_elsewhere_from_the_cells_that_are_kept(made, tmp_path, log):
+    methods = [FLOOR, moved(log)]
+    freeze(execute(made(*methods, splits=1), **QUIET), tmp_path / "results")
+    before = fits(log)
+    elsewhere = made(*methods, splits=1, runs_folder=tmp_path / "elsewhere")
+    assert not elsewhere.tuning().todo and not elsewhere.scoring().todo
+    execute(elsewhere, **QUIET)
+    assert fits(log) == before
+    both = execute(made(*methods, runs_folder=tmp_path / "elsewhere"), **QUIET)
+    freeze(both, tmp_path / "both")
+    freeze(execute(made(*methods, runs_folder=tmp_path / "alone"), **QUIET), tmp_path / "alone")
+    there, alone = (frozen("mine", tmp_path / name) for name in ("both", "alone"))
+    pd.testing.assert_frame_equal(there.differences, alone.differences)
+    assert there.whole and sum(session["results"] for session in there.about["sessions"]) == 8
+    assert there.about["tuning"]["chosen"] == alone.about["tuning"]["chosen"]
+
+
+def test_the_table_of_kept_cells_is_that_of_the_run(made, tmp_path, log):
+    run = execute(made(FLOOR, moved(log)), **QUIET)
+    freeze(run, tmp_path)
+    found = frozen("mine", tmp_path).cells
+    expected = benchmark.table(run.scoring().records.values())
+    order = ["cell", "task", "measure"]
+    left, right = (one.sort_values(order, ignore_index=True) for one in (found, expected))
+    pd.testing.assert_frame_equal(left, right)
+
+
+def test_kept_cells_name_no_patient_and_are_the_same_bytes_for_the_same_cells(made, cohort, tmp_path):
+    run = execute(made(FLOOR, Method("telling", Telling, {"log": str(tmp_path)}), model_seeds=1), **QUIET)
+    *_, first = freeze(run, tmp_path / "a")
+    *_, second = freeze(run, tmp_path / "b")
+    text = text_of(first)
+    assert first.read_bytes() == second.read_bytes()
+    assert "floor" in text and "telling" not in text and not any(sample in text for sample in cohort.samples)
+
+
+def test_a_long_setting_is_kept_as_a_hash_and_its_cell_is_found_again(made, tmp_path):
+    long = Method("floor", trivial_with, {"gene_sets": {"a set": [f"GENE{n}" for n in range(500)]}})
+    *_, path = freeze(execute(made(long), **QUIET), tmp_path / "results")
+    assert "GENE499" not in text_of(path)
+    assert not made(long, runs_folder=tmp_path / "elsewhere").scoring().todo
+
+
+def test_kept_cells_of_other_code_count_only_if_they_may(made, tmp_path, monkeypatch):
+    freeze(execute(made(FLOOR), **QUIET), tmp_path / "results")
+    monkeypatch.setattr(benchmark, "code_hash", lambda factory: "edited")
+    assert len(made(FLOOR, runs_folder=tmp_path / "elsewhere").scoring().todo) == 4
+    assert not made(FLOOR, older=True, runs_folder=tmp_path / "elsewhere").scoring().todo
+
+
+def test_a_torn_file_of_kept_cells_is_named(made, tmp_path):
+    *_, path = freeze(execute(made(FLOOR), **QUIET), tmp_path / "results")
+    path.write_bytes(path.read_bytes()[:-30])
+    with pytest.raises(ValueError, match=r"mine_cells\.jsonl\.xz is torn"):
+        made(FLOOR)
 
 
 COMMITTED = sorted(path.stem for path in RESULTS.glob("*.yml"))

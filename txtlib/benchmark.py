@@ -604,8 +604,8 @@ def table(records: Iterable[dict]) -> pd.DataFrame:
     for record in records:
         plain = {**record["identity"], **record, "cell": record["key"]}
         plain["scheme"] = plain.get("scheme", {"name": "random"})["name"]
-        plain["settings"] = _short(plain["settings"])
-        plain["chosen"] = {names: _short(own) for names, own in record.get("chosen", {}).items()}
+        plain["settings"] = shortened(plain["settings"])
+        plain["chosen"] = {names: shortened(own) for names, own in record.get("chosen", {}).items()}
         plain |= {key: json.dumps(plain[key], sort_keys=True) for key in ("settings", "chosen", "versions")}
         rows += [plain | score for score in record["scores"] or [dict.fromkeys(SCORE)]]
     frame = pd.DataFrame(rows).reindex(columns=COLUMNS)
@@ -613,7 +613,8 @@ def table(records: Iterable[dict]) -> pd.DataFrame:
     return frame.astype(whole | dict.fromkeys(["score", "horizon", "peak_mb", *SECONDS], float))
 
 
-def _short(settings: dict) -> dict:
+def shortened(settings: dict) -> dict:
+    """Return settings with each long one, say gene sets, as a hash; what is short already stays."""
     long = {name: f"hash {_hash(value)}" for name, value in settings.items() if len(json.dumps(value)) > LONG}
     return settings | long
 

@@ -2,6 +2,7 @@
 
 NAME.csv holds scores by method, task, measure and training size; NAME_differences.csv by how much each method is
 better than the plan's reference; NAME.yml where both come from. Part of a run can be frozen: the YAML says how much.
+Beside them lie the scores of the single cells (txtlib/kept.py), from which other tables, and the run itself, go on.
 """
 
 import json
@@ -17,9 +18,9 @@ import yaml
 
 from txtlib.benchmark import content_hash, table
 from txtlib.curves import GAINED, SIZES, gains_by_size, scores_by_size
-from txtlib.runs import ROOT, Run, Step
+from txtlib.kept import keep, kept_records
+from txtlib.runs import RESULTS, Run, Step, cells_file
 
-RESULTS = ROOT / "data" / "results"
 INTERVALS = (
     "95 %, t over splits, variance corrected by n_test / n_train of the whole training part (Nadeau and Bengio 2003), "
     "also over folds, where it is no more than a safeguard (txtlib/splits.py)"
@@ -33,11 +34,16 @@ TUNED = {
 
 @dataclass(frozen=True)
 class Frozen:
-    """A frozen run: ``scores`` (curves.scores_by_size, scheme and cost), ``differences`` (curves.gains_by_size)."""
+    """A frozen run: ``scores`` (curves.scores_by_size, scheme and cost), ``differences`` (curves.gains_by_size).
+
+    ``cells`` is the table of its cells, as ``benchmark.run`` returns it: whatever a page asks of a fresh run it can
+    ask of a frozen one.
+    """
 
     scores: pd.DataFrame
     differences: pd.DataFrame
     about: dict[str, Any]
+    cells: pd.DataFrame
 
     @property
     def whole(self) -> bool:
@@ -56,7 +62,8 @@ def frozen(name: str, results: str | Path = RESULTS) -> Frozen:
             f"then python -m txtlib.runs {name} --freeze."
         )
     scores, differences = (_read(path) for path in paths[:2])
-    return Frozen(scores, differences, yaml.safe_load(paths[2].read_text(encoding="utf-8")))
+    cells = table(record for record in kept_records(paths[3]) if record["step"] == "cells")
+    return Frozen(scores, differences, yaml.safe_load(paths[2].read_text(encoding="utf-8")), cells)
 
 
 def _read(path: Path) -> pd.DataFrame:
@@ -67,7 +74,7 @@ def _read(path: Path) -> pd.DataFrame:
 
 
 def _paths(name: str, results: Path) -> list[Path]:
-    return [results / f"{name}{end}" for end in (".csv", "_differences.csv", ".yml")]
+    return [*(results / f"{name}{end}" for end in (".csv", "_differences.csv", ".yml")), cells_file(name, results)]
 
 
 def freeze(run: Run, results: str | Path | None = None) -> list[Path]:
@@ -75,7 +82,7 @@ def freeze(run: Run, results: str | Path | None = None) -> list[Path]:
 
     Results of other code count if the run says so (``older``). Raises ValueError if nothing is done yet.
     """
-    step, results = run.read().scoring(), Path(results or RESULTS)
+    step, tuning, results = run.read().scoring(), run.tuning(), Path(results or RESULTS)
     done = table(step.records.values())
     if not done["score"].notna().any():
         raise ValueError(f"Nothing of {run.plan.name!r} is done yet; first: python -m txtlib.runs {run.plan.name}.")
@@ -84,9 +91,15 @@ def freeze(run: Run, results: str | Path | None = None) -> list[Path]:
     results.mkdir(parents=True, exist_ok=True)
     texts = [*(_csv(one, done) for one in (scores, differences)), _yaml(about)]
     paths = _paths(run.plan.name, results)
-    for path, text in zip(paths, texts, strict=True):
+    for path, text in zip(paths, texts, strict=False):
         path.write_text(text, encoding="utf-8")
+    keep(_marked(tuning=tuning, cells=step), paths[-1])
     return paths
+
+
+def _marked(**steps: Step) -> list[dict]:
+    """Return the records of steps, each with the name of its step."""
+    return [record | {"step": name} for name, step in steps.items() for record in step.records.values()]
 
 
 def _csv(found: pd.DataFrame, done: pd.DataFrame) -> str:
@@ -137,7 +150,7 @@ def _about(run: Run, step: Step, done: pd.DataFrame) -> dict[str, Any]:
         "intervals": INTERVALS,
         "tuning": {"trials": run.plan.trials, "settings": TUNED[run.plan.tune], "chosen": _chosen(run)},
         "code": _code(step),
-        "sessions": _sessions(run, records),
+        "sessions": _sessions(records),
         "declared": run.plan.declared(),
     }
 
@@ -181,16 +194,11 @@ def _code(step: Step) -> dict:
     return {"of this code": here, "of other code": len(done) - here, "versions": [json.loads(one) for one in versions]}
 
 
-def _sessions(run: Run, records: list[dict]) -> list[dict]:
+def _sessions(records: list[dict]) -> list[dict]:
     """Return when, where and with which commit the results were made, and how many in each session."""
-    lines = (run.folder / "sessions.jsonl").read_text(encoding="utf-8").splitlines()
-    sessions = sorted((json.loads(line) for line in lines), key=lambda one: one["started"])
-    starts = [session["started"] for session in sessions]
-    times = sorted(record["finished"] for record in records if not record["error"])
-    places = np.searchsorted(starts, times, side="right") - 1
-    found = [
-        {**session, "last result": max((t for t, p in zip(times, places, strict=True) if p == row), default=None)}
-        | {"results": int((places == row).sum())}
-        for row, session in enumerate(sessions)
-    ]
-    return [session for session in found if session["results"]]
+    times: dict[str, list[str]] = {}
+    for record in records:
+        if not record["error"]:
+            times.setdefault(json.dumps(record["session"]), []).append(record["finished"])
+    found = [json.loads(text) | {"last result": max(ends), "results": len(ends)} for text, ends in times.items()]
+    return sorted(found, key=lambda session: session["started"])

@@ -2,7 +2,8 @@
 
 Each finished cell is written at once into ``_build/runs/NAME/``, so Ctrl-C, a kill or a power cut costs the cells that
 were being worked on. With ``--hours 2`` no further cell is begun after that time. ``--freeze`` sums up what is there,
-all or a part, in ``data/results/`` (txtlib/frozen.py).
+all or a part, in ``data/results/`` (txtlib/frozen.py), and keeps the cells' scores there too (txtlib/kept.py), from
+which any checkout goes on.
 
 A cell's name holds a hash of the code that it needs, so an edit of the library makes cells of other code. They are run
 again, unless ``--older`` keeps them; frozen tables take this code's result, or else the newest of other code, and say
@@ -27,12 +28,13 @@ from pathlib import Path
 import numpy as np
 
 from txtlib.benchmark import Cell, Method, plan, run_cells, same_but_code
+from txtlib.kept import alike, kept_records
 from txtlib.plans import PLANS, Plan, entrants, longer, read_plan
 from txtlib.splits import make_folds
 
 ROOT = Path(__file__).parents[1]
 RUNS = ROOT / "_build" / "runs"
-
+RESULTS = ROOT / "data" / "results"
 
 TRAINING = 0.7  # of a cohort, in a random split
 
@@ -51,10 +53,14 @@ class Step:
 
 
 class Run:
-    """A plan with its cohort and its folder of finished cells. ``older``: results of other code count too."""
+    """A plan with its cohort and its finished cells, in a folder and among the kept results.
 
-    def __init__(self, plan: Plan, runs: Path = RUNS, older: bool = False):
+    ``older``: results of other code count too.
+    """
+
+    def __init__(self, plan: Plan, runs: Path = RUNS, older: bool = False, results: Path = RESULTS):
         self.plan, self.folder, self.older = plan, Path(runs) / plan.name, older
+        self.kept = cells_file(plan.name, results)
         self.cohort, self.methods = entrants(plan)
         self.folds = make_folds(self.cohort, plan.scheme)
 
@@ -110,12 +116,22 @@ class Run:
         return max(others, key=lambda record: record["finished"], default=own)
 
     def read(self) -> "Run":
-        """Read the folder anew."""
-        self._records = {record["key"]: record for record in _records(self.folder / "cells")}
+        """Read the kept cells and the folder anew; of a cell in both, that of the folder, unless it failed there."""
+        found = {record["key"]: record for record in kept_records(self.kept)}
+        sessions = _sessions(self.folder)
+        for record in _records(self.folder / "cells"):
+            if not record["error"] or record["key"] not in found:
+                found[record["key"]] = record | {"session": _session_of(record, sessions)}
+        self._records = found
         self._alike: dict[str, list[dict]] = {}
-        for record in self._records.values():
-            self._alike.setdefault(same_but_code(record["identity"]), []).append(record)
+        for record in found.values():
+            self._alike.setdefault(alike(record), []).append(record)
         return self
+
+
+def cells_file(name: str, results: str | Path = RESULTS) -> Path:
+    """Return the file in which the cells of a run are kept."""
+    return Path(results) / f"{name}_cells.jsonl.xz"
 
 
 def _fixed(chosen: dict[str, dict], plan: Plan):
@@ -137,6 +153,17 @@ def _records(folder: Path) -> Iterator[dict]:
             continue
         if record["key"] == path.stem and (record["error"] or path.with_suffix(".parquet").is_file()):
             yield record
+
+
+def _sessions(folder: Path) -> list[dict]:
+    path = folder / "sessions.jsonl"
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    return sorted((json.loads(line) for line in lines), key=lambda session: session["started"])
+
+
+def _session_of(record: dict, sessions: list[dict]) -> dict:
+    """Return the session in which a cell of the folder was finished: the last one that had started by then."""
+    return max((one for one in sessions if one["started"] <= record["finished"]), key=lambda one: one["started"])
 
 
 # --- running ------------------------------------------------------------------------------------------------------
