@@ -9,7 +9,8 @@ from scipy import stats
 
 from txtlib.catalogue import PUBLISHED, TXT
 from txtlib.cohort import Task
-from txtlib.entries import FEW, MANY, RIVALS, benchmark_entries, cluster_entry
+from txtlib.entries import FEW, MANY, RIVALS, benchmark_entries, cluster_entry, kept_entries
+from txtlib.frozen import Frozen
 from txtlib.ledger import NOT_ATTEMPTED, NOT_COMPARABLE, NOT_REPRODUCED, REPRODUCED, TOO_SMALL, published_rows
 
 MAIN = {"survival": "Uno's C", "classification": "accuracy", "regression": "Spearman"}
@@ -353,3 +354,42 @@ def test_the_order_of_the_rows_does_not_matter(patients):
         assert (one.id, one.verdict, one.note) == (other.id, other.verdict, other.note)
         for line, twin in zip(one.lines, other.lines, strict=True):
             np.testing.assert_allclose(numbers(line), numbers(twin))
+
+
+# --- kept runs ------------------------------------------------------------------------------------------------------
+
+
+def kept(cohort, table, scheme="random"):
+    """Return a frozen run of the cohort with this table of cells."""
+    plan = {"shape": {"layers": 2, "width": 8}, "training": {"epochs": 9}, "changes": {}, "n_genes": 50}
+    about = {
+        "plan": "mine",
+        "cohort": {"name": cohort.name, "patients": len(cohort), "events": int(np.nansum(cohort.outcome()[1]))}
+        | {"tasks": {task.name: task.kind for task in cohort.tasks}},
+        "cells": {"done": 30, "planned": 1200},
+        "declared": plan | {"scheme": {"name": scheme}},
+    }
+    return Frozen(table, table, about, table)
+
+
+def test_a_kept_run_says_what_a_fresh_one_would_and_that_it_is_kept(patients):
+    cohort = patients()
+    table = table_of(cohort, ALL)
+    found, fresh = kept_entries(kept(cohort, table), MAIN), benchmark_entries(cohort, table, MAIN)
+    assert [entry.id for entry in found] == ["C1", "C2"]
+    for entry in found:
+        twin = of(fresh, entry.id)
+        assert (entry.verdict, entry.lines, entry.events) == (twin.verdict, twin.lines, twin.events)
+        assert entry.cohort == "SMALL, kept run" and entry.anchor != twin.anchor
+        assert "kept run mine, 30 of 1,200 cells; TxT of 2 layer(s), width 8, 50 genes, at most 9 epochs" in entry.note
+
+
+def test_a_kept_run_of_clusters_speaks_of_c6(patients):
+    cohort = patients()
+    (entry,) = kept_entries(kept(cohort, table_of(cohort, ALL), "clusters"), MAIN)
+    assert entry.id == "C6" and entry.lines == cluster_entry(cohort, table_of(cohort, ALL), MAIN).lines
+
+
+def test_a_kept_run_that_can_say_nothing_yet_enters_nothing(patients):
+    cohort = patients()
+    assert kept_entries(kept(cohort, table_of(cohort, ALL, splits=1)), MAIN) == []

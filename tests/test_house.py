@@ -93,7 +93,7 @@ def test_public_things_have_docstrings(path):
         ("tuning.py", {"cohort", "metrics", "peers", "predictions"}),
         ("benchmark.py", {"bootstrap", "cohort", "network", "predictions", "splits", "workers", "tuning"}),
         ("catalogue.py", {"benchmark", "ledger", "network", "peers", "planted"}),
-        ("entries.py", {"catalogue", "cohort", "comparisons", "ledger"}),
+        ("entries.py", {"catalogue", "cohort", "comparisons", "frozen", "ledger"}),
         ("companions.py", {"benchmark", "peers"}),
         ("trainings.py", {"benchmark", "cohort", "peers", "training"}),
         (

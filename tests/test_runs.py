@@ -22,7 +22,7 @@ from txtlib import benchmark, plans, runs
 from txtlib.benchmark import Method
 from txtlib.cohort import load_cohort, split
 from txtlib.curves import gains_by_size, scores_by_size
-from txtlib.frozen import RESULTS, freeze, frozen
+from txtlib.frozen import RESULTS, freeze, frozen, frozen_or_why
 from txtlib.plans import PLANS, Plan, read_plan
 from txtlib.runs import Run, execute, of_other_code, state
 from txtlib.tuning import tune
@@ -134,7 +134,8 @@ def test_the_provenance_says_what_a_table_rests_on(made, cohort, tmp_path):
     freeze(run, tmp_path)
     about = frozen("mine", tmp_path).about
     assert about["cohort"] == {
-        **{"name": cohort.name, "hash": benchmark.content_hash(cohort), "patients": 198, "genes": 76, "events": 51}
+        **{"name": cohort.name, "hash": benchmark.content_hash(cohort), "patients": 198, "genes": 76, "events": 51},
+        "tasks": {"Age": "regression", "Grade": "classification", "DM": "survival"},
     }
     assert about["code"]["of this code"] == 8 and about["code"]["of other code"] == 0
     assert about["code"]["versions"][0]["txtlib"] == benchmark.__version__
@@ -446,6 +447,18 @@ def test_what_is_committed_can_be_read_and_holds_aggregates_only(name):
     found = frozen(name)
     assert [set(getattr(found, table)) for table in KNOWN] == [set(columns.split()) for columns in KNOWN.values()]
     assert (found.scores["splits"] >= 1).all() and name in DECLARED
+
+
+def test_a_page_is_told_how_far_a_run_is_or_how_to_make_it(made, tmp_path):
+    assert frozen_or_why(tmp_path / "mine.yml") == (
+        None,
+        "mine is not frozen yet (make run NAME=mine, then make freeze NAME=mine)",
+    )
+    freeze(execute(made(FLOOR), **QUIET), tmp_path)
+    kept, words = frozen_or_why(tmp_path / "mine.yml")
+    assert kept.whole and words == "mine has 4 of 4 cells"
+    freeze(execute(made(FLOOR, Method("telling", Telling, {"log": str(tmp_path)})), **QUIET), tmp_path)
+    assert frozen_or_why(tmp_path / "mine.yml")[1].startswith("mine has 4 of 8 cells, so that its numbers")
 
 
 def test_what_is_not_frozen_is_named_with_the_way_to_make_it(tmp_path):

@@ -1,6 +1,7 @@
 """What a benchmark's table says of the article's claims and published numbers: entries of the results ledger."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -9,6 +10,7 @@ from txtlib import ledger
 from txtlib.catalogue import PUBLISHED, TXT, published_numbers
 from txtlib.cohort import Cohort
 from txtlib.comparisons import over_splits, paired_over_splits
+from txtlib.frozen import Frozen
 from txtlib.ledger import Entry
 
 # what a kind of task is judged by, fixed before any run
@@ -17,8 +19,39 @@ MANY, CONSTANT = "TxT, all tasks", "constant"
 SCANB = "SCAN-B OS"  # what data/published.csv calls the cohort of Table 1
 RIVALS = [name for name, (_, setting) in PUBLISHED.items() if setting == "STL" and name != TXT]
 ENDPOINTS = {"OS": "C2", "DRFi": "C3", "DM": "C3"}  # DM: distant metastasis of GSE7390
+CLAIMED = ("C1", "C2", "C3", "C4", "C5", "C6")  # claims that a kept run can speak of
 BRCA, AML = "TCGA-BRCA", "TARGET-AML"  # how the names of C5's and C4's cohorts begin
 FEW = "there are not two splits in which both methods have a score, so no difference has an interval"
+
+
+@dataclass(frozen=True)
+class Tested:
+    """What an entry says of a cohort: its name, how many patients and events, the kind of each task, its endpoint."""
+
+    cohort: str
+    patients: int
+    events: int | None
+    kinds: dict[str, str]
+
+    @classmethod
+    def of(cls, patients: Cohort) -> "Tested":
+        """Return it for a cohort at hand."""
+        events = int(np.nansum(patients.outcome()[1])) if patients.survival_task else None
+        return cls(patients.name, len(patients), events, {task.name: task.kind for task in patients.tasks})
+
+    @property
+    def endpoint(self) -> str:
+        """The survival task, or none."""
+        return next((name for name, kind in self.kinds.items() if kind == "survival"), "none")
+
+    def measures(self, main: Mapping[str, str]) -> dict[str, str]:
+        """Return {task: the measure it is judged by}."""
+        return {name: main[kind] for name, kind in self.kinds.items()}
+
+    def about(self, table: pd.DataFrame, note: str) -> dict:
+        """Return what every entry of a table carries."""
+        sizes = dict(cohort=self.cohort, patients=self.patients, events=self.events)
+        return sizes | {"splits": int(table["data_seed"].nunique()), "note": note}
 
 
 def benchmark_entries(patients: Cohort, table: pd.DataFrame, main: Mapping[str, str], note: str = "") -> list[Entry]:
@@ -28,25 +61,48 @@ def benchmark_entries(patients: Cohort, table: pd.DataFrame, main: Mapping[str, 
     of fewer than two splits, or with the same score in all, are left out; a claim that the table cannot speak to is
     entered as not attempted, with the reason.
     """
-    about = _about(patients, table) | {"note": note}
-    pairs = _measures(patients, main)
-    if patients.name.startswith(BRCA):
-        return [_best(table, pairs, about)]
-    return [_beats("C1", table, pairs, about), *_jump(patients, table, about), *_numbers(table, pairs, about)]
+    return _entries(Tested.of(patients), table, main, note)
 
 
 def cluster_entry(patients: Cohort, table: pd.DataFrame, main: Mapping[str, str], note: str = "") -> Entry:
     """Return the entry of C6: what C1 says, by a table whose test parts are whole clusters of patients."""
-    return _beats("C6", table, _measures(patients, main), _about(patients, table) | {"note": note})
+    return _clusters(Tested.of(patients), table, main, note)
 
 
-def _measures(patients: Cohort, main: Mapping[str, str]) -> dict[str, str]:
-    return {task.name: main[task.kind] for task in patients.tasks}
+def kept_entries(kept: Frozen, main: Mapping[str, str]) -> list[Entry]:
+    """Return what a frozen run (txtlib/frozen.py) says of the claims; nothing of it needs the cohort to be at hand.
+
+    A run with clusters as test parts speaks of C6, any other of what ``benchmark_entries`` does. The cohort's name
+    says that the run is kept, so that a page can enter its own beside it; numbers of the article are left out there.
+    """
+    about = kept.about["cohort"]
+    tested = Tested(about["name"], about["patients"], about["events"], about["tasks"])
+    clusters = kept.about["declared"]["scheme"]["name"] == "clusters"
+    what = (tested, kept.cells, main, _kept_note(kept))
+    found = [_clusters(*what)] if clusters else _entries(*what)
+    spoken = [entry for entry in found if entry.id in CLAIMED and entry.lines]
+    return [replace(entry, cohort=f"{entry.cohort}, kept run") for entry in spoken]
 
 
-def _about(patients: Cohort, table: pd.DataFrame) -> dict:
-    events = int(np.nansum(patients.outcome()[1])) if patients.survival_task else None
-    return dict(cohort=patients.name, patients=len(patients), events=events, splits=int(table["data_seed"].nunique()))
+def _kept_note(kept: Frozen) -> str:
+    """Say which run it is, how much of it is done, and how large its TxT was."""
+    plan, done = kept.about["declared"], kept.about["cells"]
+    ours = {**plan["shape"], **plan["training"], **plan["changes"].get("TxT", {})}
+    return (
+        f"kept run {kept.about['plan']}, {done['done']:,} of {done['planned']:,} cells; TxT of {ours['layers']} "
+        f"layer(s), width {ours['width']}, {plan['n_genes']} genes, at most {ours['epochs']} epochs"
+    )
+
+
+def _entries(tested: Tested, table: pd.DataFrame, main: Mapping[str, str], note: str) -> list[Entry]:
+    about, pairs = tested.about(table, note), tested.measures(main)
+    if tested.cohort.startswith(BRCA):
+        return [_best(table, pairs, about)]
+    return [_beats("C1", table, pairs, about), *_jump(tested, table, about), *_numbers(table, pairs, about)]
+
+
+def _clusters(tested: Tested, table: pd.DataFrame, main: Mapping[str, str], note: str) -> Entry:
+    return _beats("C6", table, tested.measures(main), tested.about(table, note))
 
 
 def _beats(id: str, table: pd.DataFrame, pairs: Mapping[str, str], about: dict) -> Entry:
@@ -133,15 +189,15 @@ def noted(absent: list[str], dull: list[str], level: float, note: str) -> str:
     return "; ".join(filter(None, [without, undecided, widened, note]))
 
 
-def _jump(patients: Cohort, table: pd.DataFrame, about: dict) -> list[Entry]:
+def _jump(tested: Tested, table: pd.DataFrame, about: dict) -> list[Entry]:
     """C2, C3 and C4: many tasks raise the C-index of survival."""
-    endpoint = patients.survival_task.name if patients.survival_task else "none"
-    if patients.name.startswith(AML):
-        return [_raised("C4", table, endpoint, len(patients.tasks), about)]
+    endpoint, n_tasks = tested.endpoint, len(tested.kinds)
+    if tested.cohort.startswith(AML):
+        return [_raised("C4", table, endpoint, n_tasks, about)]
     claim = ENDPOINTS.get(endpoint)
     why = f"this cohort's endpoint is {endpoint}, and the claim's is overall survival"
-    entries = [] if claim == "C2" else [ledger.not_attempted("C2", cohort=patients.name, why=why)]
-    return [*entries, _raised(claim, table, endpoint, len(patients.tasks), about)] if claim else entries
+    entries = [] if claim == "C2" else [ledger.not_attempted("C2", cohort=tested.cohort, why=why)]
+    return [*entries, _raised(claim, table, endpoint, n_tasks, about)] if claim else entries
 
 
 def _raised(claim: str, table: pd.DataFrame, endpoint: str, n_tasks: int, about: dict) -> Entry:

@@ -19,7 +19,7 @@ import yaml
 from txtlib.benchmark import content_hash, table
 from txtlib.curves import GAINED, SIZES, gains_by_size, scores_by_size
 from txtlib.kept import keep, kept_records
-from txtlib.runs import RESULTS, Run, Step, cells_file
+from txtlib.runs import RESULTS, ROOT, Run, Step, cells_file
 
 INTERVALS = (
     "95 %, t over splits, variance corrected by n_test / n_train of the whole training part (Nadeau and Bengio 2003), "
@@ -64,6 +64,21 @@ def frozen(name: str, results: str | Path = RESULTS) -> Frozen:
     scores, differences = (_read(path) for path in paths[:2])
     cells = table(record for record in kept_records(paths[3]) if record["step"] == "cells")
     return Frozen(scores, differences, yaml.safe_load(paths[2].read_text(encoding="utf-8")), cells)
+
+
+def frozen_or_why(path: str | Path) -> tuple[Frozen | None, str]:
+    """Return the frozen run whose YAML file is named, and a few words on how far it is, or on how to make it.
+
+    A notebook names it by path (data/results/scanb_os.yml), so that the book sees it as one of its inputs.
+    """
+    path = Path(path)
+    try:
+        kept = frozen(path.stem, ROOT / path.parent)
+    except FileNotFoundError:
+        return None, f"{path.stem} is not frozen yet (make run NAME={path.stem}, then make freeze NAME={path.stem})"
+    done = kept.about["cells"]
+    rest = "" if kept.whole else ", so that its numbers will still move and a method may lack splits"
+    return kept, f"{path.stem} has {done['done']:,} of {done['planned']:,} cells{rest}"
 
 
 def _read(path: Path) -> pd.DataFrame:
@@ -158,7 +173,8 @@ def _about(run: Run, step: Step, done: pd.DataFrame) -> dict[str, Any]:
 def _cohort(run: Run) -> dict:
     events = run.cohort.survival_task and int(np.nansum(run.cohort.outcome()[1]))
     size = {"patients": int(run.cohort.patients().nunique()), "genes": run.cohort.expression.shape[1], "events": events}
-    return {"name": run.cohort.name, "hash": content_hash(run.cohort), **size}
+    kinds = {task.name: task.kind for task in run.cohort.tasks}
+    return {"name": run.cohort.name, "hash": content_hash(run.cohort), **size, "tasks": kinds}
 
 
 def _methods(run: Run, records: Iterable[dict]) -> dict[str, str]:
