@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from lifelines import CoxPHFitter, KaplanMeierFitter
-from lifelines.exceptions import ConvergenceWarning
+from lifelines.exceptions import ConvergenceError, ConvergenceWarning
 from scipy import stats
 from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
@@ -294,6 +294,43 @@ def hazard_ratio(outcome: Outcome, worse: np.ndarray, level: float = 0.95) -> tu
     with warnings.catch_warnings():  # few events in a cluster are no failure to converge, which would be an error
         warnings.filterwarnings("ignore", "Column worse", ConvergenceWarning)
         model = CoxPHFitter(alpha=1 - level).fit(table, "time", "event")
+    low, high = np.exp(model.confidence_intervals_.loc["worse"])
+    return float(model.hazard_ratios_["worse"]), float(low), float(high)
+
+
+def adjusted_hazard_ratio(
+    outcome: Outcome, worse: np.ndarray, covariates: pd.DataFrame, level: float = 0.95
+) -> dict[str, float]:
+    """Return ``hazard_ratio`` with other numbers per patient, say age, held equal: ratio, low, high, n, events.
+
+    worse (n,) and covariates (n, m) are in the order of the outcome; patients with a missing covariate are left out, so
+    n and events are those of the rest. Covariates enter as they are, linearly in the log hazard (Cox, Efron ties); one
+    that does not vary is left out. NaN where ``hazard_ratio`` is, and where events are too few for the covariates.
+    Raises ValueError for another number of rows.
+    """
+    outcome, worse = _checked_outcome(outcome), np.asarray(worse, bool)
+    if len(covariates) != len(outcome[0]):
+        raise ValueError(
+            f"There are {len(covariates)} rows of covariates for {len(outcome[0])} outcomes: give one each."
+        )
+    whole = covariates.notna().all(axis=1).to_numpy()
+    outcome, worse = _rows(outcome, whole), worse[whole]
+    ratios = (np.nan,) * 3
+    if _events_beside(outcome, worse) and _events_beside(outcome, ~worse):
+        ratios = _adjusted(outcome, worse, covariates[whole].astype(float), level)
+    return dict(zip(("ratio", "low", "high"), ratios, strict=True)) | {"n": len(worse), "events": int(outcome[1].sum())}
+
+
+def _adjusted(outcome: Outcome, worse: np.ndarray, covariates: pd.DataFrame, level: float) -> tuple[float, ...]:
+    covariates = covariates.loc[:, covariates.nunique() > 1]
+    scaled = ((covariates - covariates.mean()) / covariates.std()).add_prefix("covariate ").reset_index(drop=True)
+    table = scaled.assign(time=outcome[0], event=outcome[1], worse=worse.astype(float))
+    with warnings.catch_warnings():  # as in hazard_ratio
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        try:
+            model = CoxPHFitter(alpha=1 - level).fit(table, "time", "event")
+        except ConvergenceError:
+            return (np.nan,) * 3
     low, high = np.exp(model.confidence_intervals_.loc["worse"])
     return float(model.hazard_ratios_["worse"]), float(low), float(high)
 
