@@ -67,6 +67,8 @@ GROUPS = {
         "TxT, full rank",
         "TxT, fourier",
         "TxT, value token",
+        "TxT, chosen form",
+        "TxT beside the clinic",
     ],
     "controls": [
         "TxT without expression",
@@ -78,12 +80,14 @@ GROUPS = {
     ],
     "the released code": ["TxT, as published"],
 }
+FORMS = {"variant": ["value token", "product", "full rank"], "scaler": ["rank", "minmax"]}
 NAMES = [name for group in GROUPS.values() for name in group]
 SURVIVAL_ONLY = {
     "age alone",
     "clinical Cox",
     "clinical and genes",
     "AutoSurv-like, clinical",
+    "TxT beside the clinic",
     "ridge age, then Cox",
     "elastic net Cox",
     "elastic net on permuted labels",
@@ -165,7 +169,7 @@ def untouched():
 
 def test_every_method_is_there_once_in_its_group():
     assert {group: [method.name for method in methods] for group, methods in listed().items()} == GROUPS
-    assert len(set(NAMES)) == len(NAMES) == 41
+    assert len(set(NAMES)) == len(NAMES) == 43
 
 
 def test_each_answers_its_kinds_of_tasks_one_at_a_time_or_together():
@@ -212,7 +216,10 @@ def test_what_sets_a_form_of_txt_apart_is_in_its_settings():
     assert methods["TxT, all tasks"].settings == plain.settings | {"select": "all"}
     assert methods["TxT, as published"].settings["follow_up"] == np.nanmax(cohort().outcome()[0])
     tuned = [name for name in NAMES if name.startswith("TxT") and name not in (*UNTUNED, "TxT, as published")]
-    assert all(methods[name].space == plain.space for name in tuned)
+    forms = ["TxT, chosen form", "TxT beside the clinic"]
+    assert all(methods[name].space == plain.space for name in tuned if name not in forms)
+    assert all(methods[name].space == {**FORMS, **plain.space} for name in forms)
+    assert methods[forms[1]].settings == plain.settings | {"columns": ["Age", "Size"]}
     assert methods["TxT, as published"].space == {"learning_rate": plain.space["learning_rate"]}
     assert methods["TxT, as published"].settings["readout"] == "flatten"
 
@@ -323,8 +330,10 @@ def described(made):
 @pytest.mark.parametrize("name", TUNED)
 def test_the_first_settings_tried_are_the_defaults(name):
     method = untouched()[name]
-    if name.startswith("TxT"):  # its rates suit small cohorts; txt's own is the article's
-        known = method.settings | {"learning_rate": method.space["learning_rate"][0]}
+    if name.startswith("TxT"):  # its rates and forms suit small cohorts; txt's own are the article's
+        known = method.settings | {
+            one: method.space[one][0] for one in ("learning_rate", *FORMS) if one in method.space
+        }
         method = Method(name, method.factory, known, method.space)
     (first,) = method.tried(1)
     assert set(first) == {*method.settings, *method.space}

@@ -113,8 +113,11 @@ def test_rooms_import_only_what_they_may(room, allowed):
     assert inside - {"__version__"} <= allowed
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "txtlib" / "interpret").glob("*.py")), ids=lambda path: path.stem)
-def test_interpretation_stands_beside_the_benchmark_and_knows_no_page(path):
+BESIDE = [path for room in ("interpret", "pretrain") for path in sorted((ROOT / "txtlib" / room).glob("*.py"))]
+
+
+@pytest.mark.parametrize("path", BESIDE, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_interpretation_and_pretraining_stand_beside_the_benchmark_and_knows_no_page(path):
     inside = {name.split(".")[1] for name in imports(path) if name.startswith("txtlib.")}
     assert not inside & {
         "benchmark",

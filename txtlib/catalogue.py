@@ -13,6 +13,7 @@ from txtlib.ledger import published_rows
 from txtlib.network import read_gene_sets
 from txtlib.peers import (
     autosurv,
+    beside,
     boosting,
     centroid,
     coxnet,
@@ -105,6 +106,8 @@ ABOUT = {  # a few words on each
     "TxT, full rank": "expression through a small network, then queries and keys of its own",
     "TxT, fourier": "the same on sines and cosines of expression",
     "TxT, value token": "expression is in the gene's vector too",
+    "TxT, chosen form": "which of these forms, as the validation part says",
+    "TxT beside the clinic": "a regression on clinical columns, to which the genes may add",
     "TxT without expression": "every patient is the same sentence",
     "TxT on permuted labels": "trained on the labels of other patients",
     "elastic net on permuted labels": "trained on the labels of other patients",
@@ -139,7 +142,7 @@ def catalogue(
         "floors": _floors(list(clinical), dict(genes)),
         "classic": _classic(dict(genes), nets),
         "of the article": _of_the_article(list(clinical), dict(genes), dict(curves), nets, ours),
-        "variants of TxT": _variants(ours),
+        "variants of TxT": _variants(list(clinical), ours),
         "controls": _controls(dict(genes), nets, ours),
         "the released code": _released(ours, follow_up),
     }
@@ -196,12 +199,15 @@ def _of_the_article(clinical: list[str], genes: dict, curves: dict, nets: dict, 
     ]
 
 
-def _variants(ours: dict) -> list[Method]:
+def _variants(clinical: list[str], ours: dict) -> list[Method]:
     names = ("per layer", "full rank", "fourier", "value token")
     ranked = Method("TxT, ranked expression", txt.txt, {**ours, "scaler": "rank"}, txt.SPACE, **EACH)
+    beside_clinic = {**ours, "columns": clinical}
     return [
         ranked,
         *(Method(f"TxT, {name}", txt.txt, {**ours, "variant": name}, txt.SPACE, **EACH) for name in names),
+        Method("TxT, chosen form", txt.txt, ours, txt.SPACE_FORMS, **EACH),
+        Method("TxT beside the clinic", beside.txt_beside_clinic, beside_clinic, txt.SPACE_FORMS, **SURVIVAL),
     ]
 
 

@@ -17,6 +17,7 @@ SPACE = {
     "learning_rate": [0.01, 0.003, 0.001, 0.0003, 0.0001],
     "dropout": [0.1, 0.3],
 }
+SPACE_FORMS = {"variant": ["value token", "product", "full rank"], "scaler": ["rank", "minmax"], **SPACE}
 
 
 def txt(seed: int = 0, gene_sets: GeneSets | None = None, **settings) -> NetworkMethod:
