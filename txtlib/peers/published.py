@@ -69,7 +69,8 @@ FINDINGS = {
         "The time grid comes from the training part; classes are declared with the cohort, so their codes are too.",
     ),
     "D8": Finding(
-        "The released code gives a time to the cell whose left edge is nearest: half of all times go one cell late.",
+        "The released code gives a time to the cell whose left edge is nearest: times in the later half of a cell go "
+        "one cell late.",
         "A time belongs to the cell that it falls into.",
     ),
 }
