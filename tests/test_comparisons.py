@@ -16,6 +16,7 @@ from txtlib.comparisons import (
     paired_difference,
     paired_over_splits,
     spread,
+    standing,
     summary,
     verdict,
     verdicts,
@@ -383,3 +384,43 @@ def test_verdicts_name_who_is_what_and_keep_empty_ones():
 def test_every_verdict_is_one_of_the_words():
     ends = [-0.3, -0.01, 0.0, 0.01, 0.3, np.nan]
     assert {verdict(low, high) for low in ends for high in ends if not low > high} == set(VERDICTS)
+
+
+# --- is a form ahead of all others? ---------------------------------------------------------------------------------
+
+
+def scores_of(means, splits=8, seed=0, task="OS", measure="Uno's C"):
+    """Return a benchmark's table of these methods, whose scores scatter little and together."""
+    shared = np.random.default_rng(seed).normal(0, 0.05, splits)
+    own = np.random.default_rng(seed + 1).normal(0, 0.003, (len(means), splits))
+    rows = [
+        (name, k, 0, task, measure, mean + shared[k] + own[i, k])
+        for i, (name, mean) in enumerate(means.items())
+        for k in range(splits)
+    ]
+    columns = ["method", "data_seed", "model_seed", "task", "measure", "score"]
+    return pd.DataFrame(rows, columns=columns).assign(n_train=70, n_test=20)
+
+
+def test_standing_counts_who_is_beaten_and_names_the_hardest_rival():
+    table = scores_of({"mine": 0.70, "mine too": 0.60, "low": 0.60, "lower": 0.55, "near": 0.699, "high": 0.75})
+    found = standing(table, ["mine", "mine too", "absent"], "OS", "Uno's C")
+    assert list(found.index) == ["mine", "mine too"]
+    assert found.loc["mine", ["better", "worse", "open", "hardest"]].tolist() == [2, 1, 1, "high"]
+    twin = paired_over_splits(table, "mine", "high").loc[("OS", "Uno's C")]
+    np.testing.assert_allclose(found.loc["mine", ["by", "low", "high"]].astype(float), twin[["mean", "low", "high"]])
+
+
+def test_standing_widens_its_intervals_for_the_number_of_rows():
+    pair = {"mine": 0.608, "low": 0.6}
+    few = standing(scores_of(pair), ["mine"], "OS", "Uno's C")
+    many = standing(scores_of(pair | {f"other {i}": 0.6 for i in range(60)}), ["mine"], "OS", "Uno's C")
+    assert few.loc["mine", "better"] == 1 and many.loc["mine", "open"] > 0
+
+
+def test_standing_is_quiet_where_there_is_nothing_to_compare():
+    assert standing(scores_of({"low": 0.6}), ["mine"], "OS", "Uno's C").empty
+    alone = standing(scores_of({"mine": 0.6}), ["mine"], "OS", "Uno's C")
+    assert alone.loc["mine", ["better", "worse", "open", "hardest"]].tolist() == [0, 0, 0, ""]
+    other = standing(scores_of({"mine": 0.6, "low": 0.5}), ["mine"], "Age", "Spearman")
+    assert other.empty

@@ -1,5 +1,7 @@
 """Is one method better than another? Intervals over patients and over splits, p-values, and what may be said."""
 
+from collections.abc import Iterable
+
 import numpy as np
 import pandas as pd
 from scipy import stats
@@ -110,6 +112,33 @@ def against(table: pd.DataFrame, reference: str, level: float = 0.95) -> pd.Data
     if not found:
         return pd.DataFrame([], pd.MultiIndex.from_tuples([], names=names), [*COMPARED, "missing"], float)
     return pd.concat(found, names=names)
+
+
+def standing(table: pd.DataFrame, forms: Iterable[str], task: str, measure: str, level: float = 0.95) -> pd.DataFrame:
+    """Return, for each form of a method, how many rows of the table it beats on one task and measure.
+
+    Rows are the methods that are none of the ``forms``. A line for each form that has scores: ``better``, ``worse``
+    and ``open`` (neither) count its comparisons, by intervals widened for their number (Bonferroni), since to be ahead
+    of all takes all; ``hardest`` is the row with the highest lower bound over the form, ``by`` (``low``, ``high``) how
+    much the form is better than it at the plain level.
+    """
+    rows = table[(table["task"] == task) & (table["measure"] == measure)]
+    forms = [name for name in forms if name in set(rows.dropna(subset="score")["method"])]
+    others = [name for name in rows["method"].unique() if name not in forms]
+    found = {form: _standing(rows[rows["method"].isin([form, *others])], form, level) for form in forms}
+    return pd.DataFrame(found, ["better", "worse", "open", "hardest", "by", "low", "high"]).T.rename_axis("form")
+
+
+def _standing(rows: pd.DataFrame, form: str, level: float) -> list:
+    plain = against(rows, form, level)
+    plain = plain[plain["mean"].notna()]
+    wide = against(rows, form, 1 - (1 - level) / max(1, len(plain))).loc[plain.index]
+    better, worse = int((wide["high"] < 0).sum()), int((wide["low"] > 0).sum())
+    if not len(plain):
+        return [0, 0, 0, "", np.nan, np.nan, np.nan]
+    hardest = plain["low"].fillna(-np.inf).idxmax()
+    mean, low, high = -plain.loc[hardest, ["mean", "high", "low"]].astype(float)
+    return [better, worse, len(plain) - better - worse, hardest[0], mean, low, high]
 
 
 def spread(table: pd.DataFrame, task: str, measure: str, digits: int = 3) -> pd.Series:
