@@ -170,18 +170,29 @@ def _session_of(record: dict, sessions: list[dict]) -> dict:
 
 
 def execute(run: Run, hours: float | None = None, **options) -> Run:
-    """Run what is missing, tuning first, and return the run as it then stands; ``options`` are those of ``run_cells``.
+    """Run what is missing, and return the run as it then stands; ``options`` are those of ``run_cells``.
 
-    After ``hours`` no further cell is begun. A cell that failed is tried again. Raises ValueError if another process is
-    at this run.
+    One method after another is tuned and scored with the first model seed, then all with the others, so that a
+    part-result compares as many methods as there was time for. After ``hours`` no further cell is begun. A cell that
+    failed is tried again. Raises ValueError if another process is at this run.
     """
     until = np.inf if hours is None else time.time() + 3600 * hours
     with _only_one(run.folder):
         _note_session(run.folder)
-        for what, step in (("tuning", run.read().tuning), ("cells", run.scoring)):
-            run_cells(step().todo, run.cohort, run.folder / "cells", until=until, what=what, **options)
-            run.read()
+        run.read()
+        for seeds in ({0}, set(range(run.plan.model_seeds))):
+            for method in run.methods:
+                for what, step in (("tuning", run.tuning), ("cells", run.scoring)):
+                    cells = [cell for cell in step().todo if _is_of(cell, method.name, seeds)]
+                    if cells:
+                        where, named = run.folder / "cells", f"{method.name}, {what}"
+                        run_cells(cells, run.cohort, where, until=until, what=named, **options)
+                        run.read()
     return run
+
+
+def _is_of(cell: Cell, method: str, seeds: set[int]) -> bool:
+    return cell.method.name == method and cell.identity["model_seed"] in seeds
 
 
 @contextmanager
