@@ -16,6 +16,7 @@ from statsmodels.duration.hazard_regression import PHReg
 from txtlib.interpret.clusters import (
     Clusters,
     Part,
+    adjusted_hazard_ratio,
     cross_fit,
     fold_parts,
     hazard_ratio,
@@ -116,6 +117,42 @@ def test_few_events_in_a_cluster_are_no_warning():
     event[np.flatnonzero(~worse)[np.argsort(time[~worse])[:1]]] = 1.0
     ratio, low, high = hazard_ratio((time, event), worse)
     assert 10 < low < ratio < high < 1e4
+
+
+def aged_outcome(seed, n=200):
+    """Return an outcome that depends on age alone, clusters that follow age, and age."""
+    rng = np.random.default_rng(seed)
+    age = rng.normal(60, 10, n)
+    time = rng.exponential(np.exp(-0.08 * (age - 60)))
+    return (time, (rng.random(n) < 0.7).astype(float)), age + rng.normal(0, 5, n) > 60, pd.DataFrame({"Age": age})
+
+
+def test_at_equal_age_the_hazard_ratio_is_that_of_statsmodels():
+    for seed in range(3):
+        outcome, worse, age = aged_outcome(seed)
+        found = adjusted_hazard_ratio(outcome, worse, age.assign(flat=1.0), level=0.9)
+        columns = np.column_stack([worse.astype(float), age["Age"]])
+        model = PHReg(outcome[0], columns, status=outcome[1], ties="efron").fit()
+        expected = np.exp(np.r_[model.params[0], model.conf_int(0.1)[0]])
+        np.testing.assert_allclose([found["ratio"], found["low"], found["high"]], expected, rtol=1e-3)
+        assert (found["n"], found["events"]) == (200, outcome[1].sum())
+        assert abs(np.log(found["ratio"])) < abs(np.log(hazard_ratio(outcome, worse)[0]))
+
+
+def test_patients_without_the_covariate_are_left_out():
+    outcome, worse, age = aged_outcome(0)
+    known = np.arange(200) >= 20
+    some = adjusted_hazard_ratio(outcome, worse, age.where(known[:, None]))
+    rest = adjusted_hazard_ratio(tuple(one[known] for one in outcome), worse[known], age[known])
+    assert some == pytest.approx(rest) and some["n"] == 180
+    with pytest.raises(ValueError, match="199 rows of covariates for 200"):
+        adjusted_hazard_ratio(outcome, worse, age[1:])
+
+
+def test_an_adjusted_ratio_without_events_on_both_sides_is_missing():
+    outcome, worse, age = aged_outcome(0)
+    nobody = adjusted_hazard_ratio((outcome[0], np.where(worse, 0.0, outcome[1])), worse, age)
+    assert np.isnan([nobody["ratio"], nobody["low"], nobody["high"]]).all()
 
 
 # --- clusters --------------------------------------------------------------------------------------------------------

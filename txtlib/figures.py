@@ -1,14 +1,19 @@
 """How the book shows things: one colour-blind-safe palette, figures that always carry alt text and a caption."""
 
 import base64
+import hashlib
 import html
 import io
 import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 from IPython.display import HTML, display
+from matplotlib.collections import PathCollection
 
 # Okabe and Ito's palette, which stays apart under the common kinds of colour blindness
 BLUE, ORANGE, GREEN, PINK, SKY, RED, GREY = (
@@ -21,6 +26,11 @@ BLUE, ORANGE, GREEN, PINK, SKY, RED, GREY = (
     "#6E6E6E",
 )
 PALETTE = (BLUE, ORANGE, GREEN, PINK, SKY, RED, GREY)
+DPI = 130  # of pictures on a page
+HAND = 4.0  # points (1/72 inch): no spot for the mouse has a smaller radius
+# glyphs as paths look the same on every machine; the salt makes the names inside the same on every run
+STILL_SVG = {"svg.fonttype": "path", "svg.hashsalt": "txtlib"}
+NO_METADATA = dict.fromkeys(("Date", "Creator", "Format", "Type"))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")  # colour is never the only difference
 LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)), (0, (8, 2)))
 
@@ -36,7 +46,7 @@ def house_style() -> None:
             "axes.titlelocation": "left",
             "figure.facecolor": "white",
             "figure.dpi": 100,
-            "savefig.dpi": 130,
+            "savefig.dpi": DPI,
             "font.size": 11,
             "legend.frameon": False,
             "figure.constrained_layout.use": True,
@@ -44,18 +54,111 @@ def house_style() -> None:
     )
 
 
-def show(fig: mpl.figure.Figure, *, alt: str, caption: str) -> None:
-    """Show a figure with its caption, then close it. ValueError without alt text, which states what is to be seen."""
+def show(
+    fig: mpl.figure.Figure, *, alt: str, caption: str, points: Mapping[PathCollection, Sequence[str]] | None = None
+) -> None:
+    """Show a figure with its caption, then close it.
+
+    ``points`` {scatter: a text for each of its points} says what a point is when the mouse rests on it; what stands
+    before the colon of a text ("TP53: ratio 2.1") is the name by which the book's search box finds it. The figure is
+    then drawn as SVG, which needs no script to be read and prints as it is. A point that lies outside its axes, or
+    has no finite place, is not in the picture and not found. Raises ValueError without alt text, which states what is
+    to be seen, or caption, for texts that are not as many as the points, and for a scatter of another figure.
+    """
     if not alt.strip() or not caption.strip():
         raise ValueError(
             "A figure needs alt text, which says what it shows to somebody who cannot see it, and a caption."
         )
+    picture = _pointed(fig, alt, points) if points else _still(fig, alt)
+    plt.close(fig)
+    display(HTML(f'<figure class="book-figure">{picture}<figcaption>{html.escape(caption)}</figcaption></figure>'))
+
+
+def _still(fig: mpl.figure.Figure, alt: str) -> str:
     picture = io.BytesIO()
     fig.savefig(picture, format="png")
-    plt.close(fig)
     source = "data:image/png;base64," + base64.b64encode(picture.getvalue()).decode()
-    image = f'<img src="{source}" alt="{html.escape(alt)}">'
-    display(HTML(f'<figure class="book-figure">{image}<figcaption>{html.escape(caption)}</figcaption></figure>'))
+    return f'<img src="{source}" alt="{html.escape(alt)}">'
+
+
+# --- figures whose points say what they are -----------------------------------------------------------------------
+
+
+def _pointed(fig: mpl.figure.Figure, alt: str, points: Mapping[PathCollection, Sequence[str]]) -> str:
+    """Return the picture as SVG under a search box, which stays hidden until a script can serve it."""
+    for collection, texts in points.items():
+        _check_points(fig, collection, texts)
+    drawing = _drawing(fig)  # lays the figure out: only now points are where they will be seen
+    spots = [spot for each in points.items() for spot in _spots(fig, *each)]
+    key = "f" + hashlib.sha256("".join([drawing, alt, *map(str, spots)]).encode()).hexdigest()[:10]
+    width, height = 72 * fig.get_size_inches()
+    return (
+        f"{_search(key, [_name(text) for *_, text in spots])}"
+        f'<svg class="book-picture" xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
+        f'viewBox="0 0 {width:g} {height:g}" '
+        f'style="width: {width / 72 * DPI:.0f}px; max-width: 100%; height: auto; background: #fff">'
+        f'<svg role="img" aria-label="{html.escape(alt)}" style="stroke-linejoin: round; stroke-linecap: butt">'
+        f'{_own_names(drawing, key)}</svg><g role="list" aria-label="Points">{_circles(spots)}</g></svg>'
+    )
+
+
+def _check_points(fig: mpl.figure.Figure, collection: PathCollection, texts: Sequence[str]) -> None:
+    if not fig.findobj(lambda artist: artist is collection):
+        raise ValueError("The points to be named are of a scatter that is not in this figure.")
+    if len(texts) != (drawn := len(collection.get_offsets())):
+        raise ValueError(f"A scatter of {drawn} points was given {len(texts)} texts; give one text for each point.")
+
+
+def _drawing(fig: mpl.figure.Figure) -> str:
+    """Return what a figure's SVG file holds inside of <svg>, without the rules that would spill onto the page."""
+    file = io.StringIO()
+    with mpl.rc_context(STILL_SVG):
+        fig.savefig(file, format="svg", metadata=NO_METADATA)
+    inside = re.search(r"<svg[^>]*>(.*)</svg>", file.getvalue(), re.S)[1]
+    return re.sub(r"<!--.*?-->|<style.*?</style>", "", inside, flags=re.S)
+
+
+def _own_names(drawing: str, key: str) -> str:
+    """Give what is named inside a drawing a name that no other figure of the page has."""
+    return re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{key}-", drawing)
+
+
+def _spots(
+    fig: mpl.figure.Figure, collection: PathCollection, texts: Sequence[str]
+) -> Iterable[tuple[float, float, float, str]]:
+    """Return x, y and radius, in points from the upper left, and the text of each point that is to be seen."""
+    places = collection.get_offset_transform().transform(np.ma.filled(collection.get_offsets().astype(float), np.nan))
+    radii = np.maximum(HAND, np.sqrt(np.resize(collection.get_sizes(), len(places))) / 2 + 1)
+    frame = collection.axes.get_window_extent().padded(1)
+    for (x, y), radius, text in zip(places, radii, texts, strict=True):
+        if frame.contains(x, y):
+            yield 72 * x / fig.dpi, 72 * (fig.get_figheight() - y / fig.dpi), radius, str(text)
+
+
+def _circles(spots: list[tuple[float, float, float, str]]) -> str:
+    """Return a circle to hover for each point; one of them is a stop of the tab key, arrows lead to the others."""
+    return "".join(
+        f'<circle class="book-point" cx="{x:.2f}" cy="{y:.2f}" r="{radius:.2f}" fill="none" pointer-events="all" '
+        f'tabindex="{-1 if number else 0}" role="listitem" data-name="{html.escape(_name(text))}" '
+        f'aria-label="{html.escape(text)}"><title>{html.escape(text)}</title></circle>'
+        for number, (x, y, radius, text) in enumerate(spots)
+    )
+
+
+def _search(key: str, names: list[str]) -> str:
+    options = "".join(f'<option value="{html.escape(name)}"></option>' for name in dict.fromkeys(names))
+    return (
+        f'<div class="book-search" hidden><label>Find a point by name '
+        f'<input type="search" list="{key}-names" autocomplete="off"></label><output></output></div>'
+        f'<datalist id="{key}-names">{options}</datalist>'
+    )
+
+
+def _name(text: str) -> str:
+    return text.partition(":")[0].strip()
+
+
+# --- tables and numbers -------------------------------------------------------------------------------------------
 
 
 def show_table(frame: pd.DataFrame, *, caption: str, digits: int = 3) -> None:
