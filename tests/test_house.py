@@ -96,6 +96,16 @@ def test_public_things_have_docstrings(path):
         ("entries.py", {"catalogue", "cohort", "comparisons", "frozen", "ledger"}),
         ("companions.py", {"benchmark", "peers"}),
         ("trainings.py", {"benchmark", "cohort", "peers", "training"}),
+        ("entries_attention.py", {"interpret", "ledger"}),
+        ("entries_luma.py", {"comparisons", "ledger"}),
+        ("entries_maps.py", {"cohort", "entries", "interpret", "ledger", "predictions", "survival"}),
+        (
+            "entries_perturbation.py",
+            {"benchmark", "bootstrap", "cohort", "comparisons", "entries", "interpret", "ledger", "network", "peers"}
+            | {"training", "trainings"},
+        ),
+        ("entries_pretrain.py", {"comparisons", "ledger"}),
+        ("entries_ranked.py", {"comparisons", "entries", "ledger", "pretrain"}),
         (
             "moved.py",
             {"benchmark", "bootstrap", "catalogue", "cohort", "comparisons", "entries", "external", "ledger"}

@@ -12,20 +12,24 @@ slopes: how much do answers change if a gene's values are shuffled over the pati
 and say nothing of the patients of another training.
 """
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 import torch
-from captum.attr import IntegratedGradients
 from torch import Tensor
+from tqdm import TqdmWarning
 
 from txtlib.cohort import Cohort
 from txtlib.gradients import TOKENS
 from txtlib.interpret.attention import without_dropout
 from txtlib.interpret.perturbation import changes, columns_of, decoded, scaled
 from txtlib.training import Trained
+
+with warnings.catch_warnings(action="ignore", category=TqdmWarning):  # captum asks for a widget that a page cannot have
+    from captum.attr import IntegratedGradients
 
 
 @dataclass(frozen=True)

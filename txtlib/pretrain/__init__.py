@@ -1,0 +1,1 @@
+"""Networks that learn from expression alone before they see a label: GexBERT-like and TifBERT-like."""
