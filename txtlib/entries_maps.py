@@ -11,7 +11,7 @@ import pandas as pd
 from txtlib import ledger
 from txtlib.cohort import Cohort, Task
 from txtlib.entries import noted
-from txtlib.interpret.maps import _questions, nearest_neighbours
+from txtlib.interpret.maps import questions, nearest_neighbours
 from txtlib.ledger import Entry
 from txtlib.predictions import Predictions
 from txtlib.survival import survival_at
@@ -55,7 +55,7 @@ def _two(found: Spaces, space: str, reference: str) -> Spaces:
 def _drawn(two: Spaces, cohort: Cohort, k: int, resamples: int, seed: int) -> dict[str, np.ndarray]:
     """Return {task: difference, first of all patients and then of each resample (1 + R,)}."""
     found = {}
-    for one in _questions(two, cohort, k, resamples, 1, seed):
+    for one in questions(two, cohort, k, resamples, 1, seed):
         said = [one.measure.said(one.labels, one.nearest[name]) for name in two]
         value, floor = (one.measure.score(one.labels, side) for side in said)
         drawn, below = (one.measure.on_samples(one.labels, side, one.counts) for side in said)

@@ -141,8 +141,9 @@ def _tsne(reduced: np.ndarray, seed: int) -> np.ndarray:
 
 
 def _umap(reduced: np.ndarray, seed: int) -> np.ndarray:
-    with warnings.catch_warnings():  # umap tells everybody who imports it that one of its parts needs TensorFlow
+    with warnings.catch_warnings():  # umap tells everybody who imports it that TensorFlow or a widget is missing
         warnings.filterwarnings("ignore", "Tensorflow not installed", ImportWarning)
+        warnings.filterwarnings("ignore", "IProgress not found")
         from umap import UMAP  # its first use takes some 15 s
     neighbours = min(NEIGHBOURS, len(reduced) - 1)
     return UMAP(n_neighbors=neighbours, init="pca", random_state=seed, n_jobs=1).fit_transform(reduced)
@@ -249,7 +250,7 @@ def neighbour_scores(
     patient or as ``checked_vectors`` does, for k not below half of those with a label, and for fewer than one
     resample or permutation, CohortError for a cohort without tasks or with two samples of one patient.
     """
-    asked = _questions(spaces, cohort, k, resamples, permutations, seed)
+    asked = questions(spaces, cohort, k, resamples, permutations, seed)
     rows = [
         [*_about(one), space, k, len(one.labels), *_scored(one, one.nearest[space], permutations, seed, level)]
         for one in asked
@@ -277,7 +278,7 @@ def neighbour_differences(
     """
     if reference not in spaces:
         raise ValueError(f"reference is one of the spaces {', '.join(spaces)}, not {reference!r}.")
-    asked = _questions(spaces, cohort, k, resamples, 1, seed)
+    asked = questions(spaces, cohort, k, resamples, 1, seed)
     rows = [
         [*_about(one), space, reference, k, len(one.labels), *_difference(one, space, reference, level)]
         for one in asked
@@ -287,7 +288,7 @@ def neighbour_differences(
     return pd.DataFrame(rows, columns=COMPARED)
 
 
-class _Question(NamedTuple):
+class Question(NamedTuple):
     """A task, the labels of those who have one, {space: nearest (n, k)} and bootstrap counts (R, n) among them."""
 
     task: Task
@@ -297,10 +298,12 @@ class _Question(NamedTuple):
 
     @property
     def measure(self) -> Measure:
+        """What the labels of neighbours are compared by."""
         return MEASURES[self.task.kind]
 
 
-def _questions(spaces, cohort: Cohort, k: int, resamples: int, permutations: int, seed: int) -> list[_Question]:
+def questions(spaces, cohort: Cohort, k: int, resamples: int, permutations: int, seed: int) -> list[Question]:
+    """Return, for each task, who has a label and who their neighbours are in each space; see ``neighbour_scores``."""
     if min(resamples, permutations) < 1:
         raise ValueError(f"resamples and permutations are 1 or more, not {resamples} and {permutations}.")
     _check_cohort(cohort)
@@ -309,12 +312,12 @@ def _questions(spaces, cohort: Cohort, k: int, resamples: int, permutations: int
     return [_question(task, checked, cohort, k, counts) for task in cohort.tasks]
 
 
-def _question(task: Task, spaces, cohort: Cohort, k: int, counts: np.ndarray) -> _Question:
+def _question(task: Task, spaces, cohort: Cohort, k: int, counts: np.ndarray) -> Question:
     known = cohort.clinical[list(task.columns)].notna().all(axis=1).to_numpy()
     _check_k(k, int(known.sum()), f"those with a label of {task.name!r}")
     nearest = {name: nearest_neighbours(vectors[known], k) for name, vectors in spaces.items()}
     drawn = counts[:, known]
-    return _Question(task, _labels(task, cohort.clinical.loc[known]), nearest, drawn[drawn.any(1)])
+    return Question(task, _labels(task, cohort.clinical.loc[known]), nearest, drawn[drawn.any(1)])
 
 
 def _labels(task: Task, clinical: pd.DataFrame) -> np.ndarray:
@@ -334,11 +337,11 @@ def martingale_residuals(time: np.ndarray, event: np.ndarray) -> np.ndarray:
     return event - hazard[np.searchsorted(times, time)]
 
 
-def _about(one: _Question) -> list[str]:
+def _about(one: Question) -> list[str]:
     return [one.task.name, one.measure.name]
 
 
-def _scored(one: _Question, nearest: np.ndarray, permutations: int, seed: int, level: float) -> list[float]:
+def _scored(one: Question, nearest: np.ndarray, permutations: int, seed: int, level: float) -> list[float]:
     """Return value, low, high, chance and p."""
     said = one.measure.said(one.labels, nearest)
     value = one.measure.score(one.labels, said)
@@ -351,7 +354,7 @@ def _scored(one: _Question, nearest: np.ndarray, permutations: int, seed: int, l
     return [value, *_interval(one.measure.on_samples(one.labels, said, one.counts), level), np.nanmean(null), p]
 
 
-def _difference(one: _Question, space: str, reference: str, level: float) -> list[float]:
+def _difference(one: Question, space: str, reference: str, level: float) -> list[float]:
     """Return the difference, low and high."""
     said = [one.measure.said(one.labels, one.nearest[name]) for name in (space, reference)]
     value, floor = (one.measure.score(one.labels, side) for side in said)
