@@ -11,7 +11,7 @@ import pandas as pd
 from txtlib import ledger
 from txtlib.cohort import Cohort, Task
 from txtlib.entries import noted
-from txtlib.interpret.maps import questions, nearest_neighbours
+from txtlib.interpret.maps import nearest_neighbours, questions
 from txtlib.ledger import Entry
 from txtlib.predictions import Predictions
 from txtlib.survival import survival_at
