@@ -100,3 +100,31 @@ def test_a_bad_cohort_ends_papermill_with_the_sentence(tmp_path):
         [*command, str(tmp_path / "out.ipynb"), "-p", "cohort", "nowhere"], cwd=ROOT, capture_output=True, text=True
     )
     assert done.returncode != 0 and "No cohort 'nowhere'" in done.stderr
+
+
+PANEL = {"cohort": "metabric_panel", "gene_sets": "", "n_genes": 35, "training": {"epochs": 1}}
+PANEL |= {"shape": {"width": 8, "layers": 1, "heads": 2}}
+INSIDE = {
+    "10_maps": {"methods": ["PCA"], "permuted_training": {"epochs": 1}, "resamples": 20, "permutations": 20},
+    "11_luma": {"permutations": 20, "splits": 2, "fold_genes": 20, "fold_training": {"epochs": 1, "combine": "sum"}},
+    "12_clinical_tasks": {"second": {}, "top": 5},
+    "13_perturbation": {"second": {"variant": "value token", "epochs": 1}, "arm_network": "", "moved_patients": 3}
+    | {"null_models": 1, "resamples": 20},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stem", INSIDE)
+def test_a_panel_of_35_genes_goes_through_the_chapters_that_look_inside(stem, tmp_path, data_folder, monkeypatch):
+    monkeypatch.setenv("TXT_DATA", str(data_folder))
+    parameters = tmp_path / "panel.yaml"
+    seeds = {"model_seeds": 2 if stem.startswith("12") else 1, "folder": str(tmp_path / "kept")}
+    parameters.write_text(json.dumps(PANEL | INSIDE[stem] | seeds))
+    out = tmp_path / "out.ipynb"
+    command = [sys.executable, "-m", "papermill", "--no-progress-bar", str(ROOT / f"notebooks/{stem}.ipynb"), str(out)]
+    done = subprocess.run([*command, "-f", str(parameters)], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    page = out.read_text()
+    assert page.count("book-figure") >= 2 and '"name": "stderr"' not in page
+    if stem.startswith("11"):  # uniform attention is 1/35: at 0.01 everything is an edge, so it says nothing
+        assert "100%" in page
