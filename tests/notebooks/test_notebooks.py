@@ -118,7 +118,7 @@ INSIDE = {
 def test_a_panel_of_35_genes_goes_through_the_chapters_that_look_inside(stem, tmp_path, data_folder, monkeypatch):
     monkeypatch.setenv("TXT_DATA", str(data_folder))
     parameters = tmp_path / "panel.yaml"
-    seeds = {"model_seeds": 2 if stem.startswith("12") else 1, "folder": str(tmp_path / "kept")}
+    seeds = {"model_seeds": 1 if stem < "12" else 2, "folder": str(tmp_path / "kept")}
     parameters.write_text(json.dumps(PANEL | INSIDE[stem] | seeds))
     out = tmp_path / "out.ipynb"
     command = [sys.executable, "-m", "papermill", "--no-progress-bar", str(ROOT / f"notebooks/{stem}.ipynb"), str(out)]
