@@ -15,6 +15,7 @@ from txtlib.benchmark import Method, answer_of, plan, run, run_cell
 from txtlib.catalogue import (
     ABOUT,
     NEED_PATHWAYS,
+    NOT_RIVALS,
     PUBLISHED,
     TXT,
     catalogue,
@@ -170,6 +171,7 @@ def untouched():
 def test_every_method_is_there_once_in_its_group():
     assert {group: [method.name for method in methods] for group, methods in listed().items()} == GROUPS
     assert len(set(NAMES)) == len(NAMES) == 43
+    assert [*NOT_RIVALS] == [*GROUPS["controls"], *GROUPS["the released code"]]
 
 
 def test_each_answers_its_kinds_of_tasks_one_at_a_time_or_together():

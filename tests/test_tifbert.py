@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 
 from txtlib.checkpoint import write
 from txtlib.cohort import CohortError, load_cohort, split
+from txtlib.pretrain.apart import check_apart
 from txtlib.pretrain.ranking import complete_genes
 from txtlib.pretrain.tifbert import (
     IGNORED,
     MaskedGenes,
-    check_apart,
     fit_tifbert,
     load_tifbert,
     masked,

@@ -69,6 +69,15 @@ MEASURES = {
     "mae_mm": "mean absolute error",
     "spearman": "Spearman",
 }
+NOT_RIVALS = (  # rows that are there to be beaten: no rival, and no form that could win
+    "TxT without expression",
+    "TxT on permuted labels",
+    "elastic net on permuted labels",
+    "CNN on permuted pixels",
+    "DeepGene, shuffled genes",
+    "TxT, random vectors",
+    "TxT, as published",
+)
 NEED_PATHWAYS = ("AutoSurv-like", "AutoSurv-like, clinical", "SurvConvMixer-like")
 
 ABOUT = {  # a few words on each

@@ -18,7 +18,7 @@ from txtlib.cohort import Cohort, Split, split
 from txtlib.comparisons import paired_difference, paired_over_splits
 from txtlib.entries import CONSTANT, MAIN, Tested
 from txtlib.interpret.perturbation import Perturbed
-from txtlib.interpret.pruning import ALL, FULL, blocks_of, heads_off
+from txtlib.interpret.pruning import ALL, FULL, name_of, pruned_answers
 from txtlib.ledger import Entry
 from txtlib.network import degrees, restrict, rewire
 from txtlib.peers.floors import trivial
@@ -80,13 +80,8 @@ def head_draws(
     Methods are "full", "constant", "layer 0, head 0" and so on, and "layer 0, head all". Resamples are the same for all
     of them, and for all networks that are given the same test part and seed. Raises ValueError as ``heads_off``.
     """
-    blocks = blocks_of(trained.network)
-    off = {(layer, head): [head] for layer, block in enumerate(blocks) for head in range(block.n_heads)}
-    off |= {(layer, ALL): list(range(block.n_heads)) for layer, block in enumerate(blocks)}
     answers = {FULL: trained.predict(test), CONSTANT: trivial().fit(train).predict(test)}
-    for (layer, head), heads in off.items():
-        with heads_off(trained.network, layer, heads):
-            answers[f"layer {layer}, head {head}"] = trained.predict(test)
+    answers |= {name_of(*which): answer for which, answer in pruned_answers(trained, test).items()}
     return score_draws(answers, train, test, horizon, resamples, seed)
 
 

@@ -137,7 +137,7 @@ def fit(
     checkpoint that is torn or of another run; OSError if the checkpoint cannot be written; FloatingPointError, with
     epoch and task, if a loss is no longer finite.
     """
-    device = _device(device)
+    device = device_named(device)
     join(device)
     select = select or next((task.name for task in preprocessor.tasks if task.kind == "survival"), "all")
     _check_shared(network)
@@ -157,7 +157,7 @@ def fit(
         arguments |= dict(batch_size=batch_size, select=select, seed=seed)
         file = _resumed(checkpoint, run, data, arguments)
         one_epoch = partial(run.one_epoch, *data["training"], *data["validation"], batch_size, select)
-        interrupted = _train(run, one_epoch, epochs, patience, file, progress)
+        interrupted = train_epochs(run, one_epoch, epochs, patience, file, progress)
     return run.trained(preprocessor, interrupted)
 
 
@@ -174,7 +174,7 @@ def _resumed(path: str | Path | None, run: "Run", data: dict, arguments: dict) -
     return file
 
 
-def _train(
+def train_epochs(
     run: "Run", one_epoch: Callable, epochs: int, patience: int, file: Checkpoint | None, progress: bool
 ) -> bool:
     """Train to the end; return whether Ctrl-C was the end."""
@@ -386,7 +386,8 @@ def _has_label(cohort: Cohort, preprocessor: Preprocessor, name: str) -> bool:
     return bool(cohort.clinical[list(task.columns)].notna().all(axis=1).any())
 
 
-def _device(name: str) -> torch.device:
+def device_named(name: str) -> torch.device:
+    """Return the device of a name: "auto" is a GPU where there is one, and each process of a machine has its own."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda":  # torchrun numbers the processes of a machine

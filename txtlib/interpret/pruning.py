@@ -80,14 +80,14 @@ def prune_heads(
         raise ValueError(f"resamples is {resamples}; an interval needs two or more.")
     if not {task.name for task in test.tasks} & {task.name for task in trained.preprocessor.tasks}:
         raise ValueError(f"{test.name} has no task that this network answers; give a test part with its tasks.")
-    pruned = _pruned(trained, test)
-    answers = {FULL: trained.predict(test)} | {_name(*which): answer for which, answer in pruned.items()}
+    pruned = pruned_answers(trained, test)
+    answers = {FULL: trained.predict(test)} | {name_of(*which): answer for which, answer in pruned.items()}
     draws = score_draws(answers, train, test, horizon, resamples, seed)
     return pd.concat([_compared(draws, *which) for which in pruned], ignore_index=True)
 
 
-def _pruned(trained: Trained, test: Cohort) -> dict[tuple[int, int | str], Predictions]:
-    """Return the predictions by (layer, head): each head off, then each layer's heads."""
+def pruned_answers(trained: Trained, test: Cohort) -> dict[tuple[int, int | str], Predictions]:
+    """Return the predictions by (layer, head): each head off, then each layer's heads. Raises as ``heads_off``."""
     blocks = blocks_of(trained.network)
     off = {(layer, head): [head] for layer, block in enumerate(blocks) for head in range(block.n_heads)}
     off |= {(layer, ALL): list(range(block.n_heads)) for layer, block in enumerate(blocks)}
@@ -98,12 +98,13 @@ def _pruned(trained: Trained, test: Cohort) -> dict[tuple[int, int | str], Predi
     return found
 
 
-def _name(layer: int, head: int | str) -> str:
+def name_of(layer: int, head: int | str) -> str:
+    """Return what an answer without this head is called in tables."""
     return f"layer {layer}, head {head}"
 
 
 def _compared(draws: pd.DataFrame, layer: int, head: int | str) -> pd.DataFrame:
-    name = _name(layer, head)
+    name = name_of(layer, head)
     found = paired_difference(draws, name, FULL).rename(columns={"score": "difference"})
     scores = {column: draws[method].iloc[0].loc[found.index] for column, method in (("full", FULL), ("pruned", name))}
     found = found.assign(layer=layer, head=head, **scores).rename_axis(["task", "measure"]).reset_index()

@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from txtlib.checkpoint import parts, read, write
 from txtlib.cohort import Cohort, CohortError
 from txtlib.preprocess import variable_genes
+from txtlib.pretrain.apart import check_apart
 from txtlib.pretrain.loop import pretrain
 from txtlib.pretrain.masking import drawn_sets, observed_first
-from txtlib.pretrain.tifbert import check_apart
 
 MODEL = "GexBERT-like model"  # the kind of file that GexBert.save writes
 SMALL = 0.02

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from txtlib.checkpoint import Checkpoint, checksum
 from txtlib.gradients import PRECISIONS
-from txtlib.training import Done, _device, _train, shuffled_batches
+from txtlib.training import Done, device_named, shuffled_batches, train_epochs
 
 SAME_MASKS = 20250413  # the validation part is always judged on what this seed hides
 
@@ -74,7 +74,7 @@ def pretrain(
     written; FloatingPointError, with the epoch, once a loss or a weight is not finite.
     """
     _check(n_train, n_validation, epochs, batch_size, warmup)
-    network.to(_device(device))
+    network.to(device_named(device))
     with torch.random.fork_rng(), torch.enable_grad():  # dropout knows only the global generator
         torch.manual_seed(seed)
         steps = epochs * len(shuffled_batches(n_train, batch_size, torch.Generator()))
@@ -116,7 +116,7 @@ def _resumed(path: str | Path | None, run: "PretrainingRun", whose: dict) -> Che
 def _to_the_end(run: "PretrainingRun", one_epoch, epochs: int, patience: float, file, progress: bool) -> bool:
     """Train to the end; return whether Ctrl-C was the end."""
     try:
-        return _train(run, one_epoch, epochs, patience, file, progress)
+        return train_epochs(run, one_epoch, epochs, patience, file, progress)
     except FloatingPointError as error:
         said = f"{error.__cause__} Lower the learning rate, or look for such values in the data."
         raise FloatingPointError(said) from error

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from txtlib.checkpoint import parts, read, write
-from txtlib.cohort import Cohort, CohortError
+from txtlib.cohort import Cohort
+from txtlib.pretrain.apart import check_apart
 from txtlib.pretrain.loop import pretrain
 from txtlib.pretrain.ranking import Ranking, complete_genes, fit_ranking
 from txtlib.pretrain.versions import fit_versions
@@ -231,21 +232,6 @@ def fit_tifbert(
     history = _pretrained(network, loss, found, seed, training)
     network.to("cpu").eval()
     return TifBert(network, rankings[0], stride, history, place_floor(found, len(genes)))
-
-
-def check_apart(pretraining: Cohort, *held_out: Cohort) -> None:
-    """Raise CohortError if a patient of a pretraining part is also in another part, in whatever sample.
-
-    A test patient's healthy tissue in pretraining would be a leak: it is the same person.
-    """
-    known = set(pretraining.patients())
-    for part in held_out:
-        shared = sorted(known.intersection(part.patients()))
-        if shared:
-            raise CohortError(
-                f"{pretraining.name}: {len(shared)} patients of the pretraining part are also held out (the first is "
-                f"{shared[0]!r}); split by patient (txtlib.cohort.split), before samples are chosen."
-            )
 
 
 def _read(train: Cohort, validation: Cohort, genes: list[str], order: str, versions: list[str], seed: int):
