@@ -22,7 +22,7 @@ from txtlib import benchmark, plans, runs
 from txtlib.benchmark import Method
 from txtlib.cohort import load_cohort, split
 from txtlib.curves import gains_by_size, scores_by_size
-from txtlib.frozen import RESULTS, freeze, frozen, frozen_or_why
+from txtlib.frozen import RESULTS, by_task, freeze, frozen, frozen_or_why
 from txtlib.plans import PLANS, Plan, read_plan
 from txtlib.runs import Run, execute, of_other_code, state
 from txtlib.tuning import tune
@@ -447,6 +447,25 @@ def test_what_is_committed_can_be_read_and_holds_aggregates_only(name):
     found = frozen(name)
     assert [set(getattr(found, table)) for table in KNOWN] == [set(columns.split()) for columns in KNOWN.values()]
     assert (found.scores["splits"] >= 1).all() and name in DECLARED
+
+
+def test_a_score_stands_under_its_own_task_also_where_a_method_answers_few(made, tmp_path, log):
+    freeze(execute(made(moved(log), FLOOR), **QUIET), tmp_path)
+    kept, main = (
+        frozen("mine", tmp_path),
+        {"regression": "Spearman", "classification": "accuracy", "survival": "Uno's C"},
+    )
+    found = by_task(kept, main, lambda mean, low, high: f"{mean:.6g}")
+    assert list(found.index) == ["moved", "floor"] and list(found.columns) == [
+        "Age, Spearman",
+        "Grade, accuracy",
+        "DM, Uno's C",
+    ]
+    for (method, column), text in found.stack().items():
+        task, measure = column.split(", ")
+        rows = kept.scores.query("method == @method and task == @task and measure == @measure")
+        assert text == ("" if rows.empty else f"{rows['mean'].item():.6g}")
+    assert (found.loc["moved"] == "").any()
 
 
 def test_a_page_is_told_how_far_a_run_is_or_how_to_make_it(made, tmp_path):

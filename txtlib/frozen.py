@@ -7,7 +7,7 @@ Beside them lie the scores of the single cells (txtlib/kept.py), from which othe
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,6 +79,18 @@ def frozen_or_why(path: str | Path) -> tuple[Frozen | None, str]:
     done = kept.about["cells"]
     rest = "" if kept.whole else ", so that its numbers will still move and a method may lack splits"
     return kept, f"{path.stem} has {done['done']:,} of {done['planned']:,} cells{rest}"
+
+
+def by_task(kept: Frozen, main: Mapping[str, str], write: Callable[[float, float, float], str]) -> pd.DataFrame:
+    """Return a frozen run's scores as text: a row a method, a column a task on its main measure, "" for no answer.
+
+    ``main`` {kind of task: measure}; ``write`` makes text of mean, low and high.
+    """
+    found = {}
+    for task, kind in kept.about["cohort"]["tasks"].items():
+        rows = kept.scores[(kept.scores["task"] == task) & (kept.scores["measure"] == main[kind])]
+        found[f"{task}, {main[kind]}"] = {row.method: write(row.mean, row.low, row.high) for row in rows.itertuples()}
+    return pd.DataFrame(found, list(dict.fromkeys(kept.scores["method"]))).fillna("").rename_axis("method")
 
 
 def _read(path: Path) -> pd.DataFrame:
