@@ -57,7 +57,7 @@ def test_fit_leaves_the_global_random_state_alone(parts, preprocessor):
 
 
 def test_training_fits_the_training_part(parts, preprocessor):
-    trained = short_fit(parts, preprocessor.with_tasks("ER"), epochs=60, patience=60, learning_rate=3e-3)
+    trained = short_fit(parts, preprocessor.with_tasks("ER"), epochs=60, patience=60, learning_rate=1e-2)
     loss = trained.history.query("part == 'train'")["loss"].to_numpy()
     assert loss[-5:].mean() < 0.85 * loss[:5].mean()
 
@@ -134,7 +134,7 @@ def test_one_new_patient_without_labels_can_be_predicted(parts, preprocessor):
     patient = parts.test.take(parts.test.samples[:1])
     bare = type(patient)(patient.expression, patient.clinical[[]], (), {})
     trained = short_fit(parts, preprocessor, epochs=1)
-    np.testing.assert_allclose(trained.predict(bare).survival, trained.predict(parts.test).survival[:1], rtol=1e-5)
+    np.testing.assert_allclose(trained.predict(bare).survival, trained.predict(parts.test).survival[:1], atol=1e-4)
 
 
 def test_a_patient_without_labels_changes_no_gradient(parts, preprocessor):

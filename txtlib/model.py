@@ -25,8 +25,8 @@ class TxT(nn.Module):
     ``outputs`` maps a task to its number of outputs: 1 for a regression, C for C classes, K for survival on K
     time points. ``vectors`` (G, width) are the gene vectors to start from, e.g. node2vec on a protein network;
     without them they are drawn at random. ``readout`` is "flatten" or "mean" over genes. All initial numbers
-    come from ``seed``. Dropout sits on each block's two outputs and in the heads; the released code also drops
-    attention weights, which would need them in memory.
+    come from ``seed``, the encoder's whatever the tasks. Dropout sits on each block's two outputs and in the heads;
+    the released code also drops attention weights, which would need them in memory.
     """
 
     in_pieces = True  # a patient's vectors do not depend on the rest of the batch (txtlib/gradients.py)
@@ -53,9 +53,10 @@ class TxT(nn.Module):
         )
         self.readout = readout
         features = n_genes * width if readout == "flatten" else width
+        own = torch.Generator().manual_seed(seed)  # heads come last, so the same encoder starts with any tasks
         with torch.random.fork_rng():  # torch's layers draw from the global generator: leave it as it was
             torch.manual_seed(seed)
-            self.vectors = nn.Parameter(torch.randn(n_genes, width))  # (G, d)
+            self.vectors = nn.Parameter(torch.randn(n_genes, width, generator=own))  # (G, d)
             self.position = Position(width, heads)
             self.value = None  # variants may add a module of x to the tokens (txtlib/variants.py); TxT does not
             self.blocks = nn.ModuleList(Block(width, heads, dropout) for _ in range(layers))
@@ -63,7 +64,7 @@ class TxT(nn.Module):
             self.heads = nn.ModuleDict({_key(task): head(features, size, dropout) for task, size in outputs.items()})
             for name, parameter in self.named_parameters():
                 if name != "vectors" and parameter.dim() > 1:
-                    nn.init.xavier_uniform_(parameter)
+                    nn.init.xavier_uniform_(parameter, generator=own)
         if vectors is not None:
             self.vectors.data.copy_(vectors)
 

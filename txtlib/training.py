@@ -3,7 +3,7 @@
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import combinations
@@ -16,6 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from txtlib.balance import surgery
+from txtlib.batchnorm import renew
 from txtlib.checkpoint import Checkpoint, owner, parts, read, write
 from txtlib.cohort import Cohort
 from txtlib.gradients import PRECISIONS, Labels, in_pieces, set_shared, task_gradients
@@ -28,7 +29,7 @@ from txtlib.survival import survival_curves
 from txtlib.variants import variant
 
 NETWORK = "trained network"  # the kind of file that Trained.save writes
-DIGITS = 5  # of a logit, or of a number in SDs of the training part
+DIGITS = 4  # of a logit, or of a number in SDs of the training part
 GENES_AT_ONCE = 64_000  # genes x patients per forward pass where no gradient is needed
 
 
@@ -247,6 +248,8 @@ class Run:
     def one_epoch(self, x, labels, val_x, val_labels, batch_size, select) -> None:
         """Train on every patient once, validate, and keep the weights if they are the best so far.
 
+        Batch norms learn the training part anew before that (txtlib/batchnorm.py).
+
         Raises FloatingPointError once a loss or a weight is not finite; what is ``done`` then stays as it was.
         """
         start = time.perf_counter()
@@ -255,6 +258,7 @@ class Run:
         steps = [self._step(x[rows], _take(labels, rows)) for rows in batches]
         train, cosines = (torch.stack(part) for part in zip(*steps, strict=True))  # a row per batch
         self._check_losses("training", train)
+        renew(self.network, random_pieces(x, _at_once(x), self.generator))
         validation = of_the_first(torch.stack(self.losses(_forward(self.network, val_x), val_labels)))
         self._check_losses("validation", validation[None])
         self._check_weights()
@@ -354,6 +358,12 @@ def shuffled_batches(n: int, batch_size: int, generator: torch.Generator) -> lis
     return batches
 
 
+def random_pieces(x: Tensor, size: int, generator: torch.Generator) -> Iterator[Tensor]:
+    """Yield the rows of x in random order, in pieces that are about equal, of ``size`` at most but two at least."""
+    pieces = min(math.ceil(len(x) / size), len(x) // 2)
+    return (x[rows] for rows in torch.randperm(len(x), generator=generator).tensor_split(pieces))
+
+
 def _check_shared(network: torch.nn.Module) -> None:
     if place()[1] > 1 and not in_pieces(network):
         raise ValueError(
@@ -407,5 +417,9 @@ def _take(labels: Labels, rows: Tensor) -> Labels:
 @torch.no_grad()
 def _forward(network: torch.nn.Module, x: Tensor) -> dict[str, Tensor]:
     network.eval()
-    pieces = [network(rows) for rows in x.split(max(1, GENES_AT_ONCE // x.shape[1]))]
+    pieces = [network(rows) for rows in x.split(_at_once(x))]
     return {task: torch.cat([piece[task] for piece in pieces]) for task in pieces[0]}
+
+
+def _at_once(x: Tensor) -> int:
+    return max(1, GENES_AT_ONCE // x.shape[1])
