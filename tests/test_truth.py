@@ -29,7 +29,6 @@ from txtlib.interpret.truth import (
     pair_differences,
     plain_scores,
     recovery,
-    renewed,
     room,
     score_changes,
     static_share,
@@ -129,22 +128,6 @@ def test_parts_are_nested_and_apart():
     for sizes in ((71, 20, 30), (0, 20, 30)):
         with pytest.raises(CohortError, match="120 patients do not make parts"):
             nested_parts(cohort, *sizes)
-
-
-def test_renewed_batch_norms_know_the_whole_training_part(cohort, preprocessor):
-    trained = form(preprocessor)
-    before = {name: value.clone() for name, value in trained.network.state_dict().items()}
-    found = renewed(trained, cohort)
-    x = torch.from_numpy(preprocessor.expression(cohort))
-    with torch.no_grad():
-        first, norm, *_ = found.network.head("OS")
-        seen = first(found.network.features(x))
-    torch.testing.assert_close(norm.running_mean, seen.mean(0))
-    torch.testing.assert_close(norm.running_var, seen.var(0))
-    assert not found.network.training and not any(module.training for module in found.network.modules())
-    assert all(torch.equal(value, before[name]) for name, value in trained.network.state_dict().items())
-    same = [name for name, _ in trained.network.named_parameters()]
-    assert all(torch.equal(found.network.state_dict()[name], before[name]) for name in same)
 
 
 # --- genes --------------------------------------------------------------------------------------------------------

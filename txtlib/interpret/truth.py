@@ -9,7 +9,6 @@ move together; and how many dimensions attention has to say anything in.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from copy import deepcopy
 
 import numpy as np
 import pandas as pd
@@ -102,25 +101,6 @@ def nested_parts(cohort: Cohort, n: int, validation: int, tested: int) -> Split:
     ends = np.cumsum([tested, validation, n])
     test, held, train = (cohort.take(part) for part in np.split(cohort.samples, ends)[:3])
     return Split(train, held, test)
-
-
-def renewed(trained: Trained, cohort: Cohort) -> Trained:
-    """Return a copy whose batch norms hold mean and variance of a cohort, the training part, seen at once.
-
-    In training they keep running means, which lag behind weights that move. Where features hardly differ between
-    patients, as in a plain TxT that has just begun to learn, a lag of many SDs makes answers outside of training
-    unlike those within (Wu and Johnson 2021, arXiv:2105.07576). Weights, and so attention, stay as they are.
-    """
-    changed = deepcopy(trained)
-    with torch.no_grad(), without_dropout(changed.network):
-        for module in changed.network.modules():
-            if isinstance(module, torch.nn.BatchNorm1d):
-                module.reset_running_stats()
-                module.momentum = None  # the plain mean over all that is seen
-                module.train()
-        changed.network(on_device(changed.network, trained.preprocessor.expression(cohort)))
-    changed.network.eval()
-    return changed
 
 
 # --- genes --------------------------------------------------------------------------------------------------------
