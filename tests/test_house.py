@@ -112,7 +112,8 @@ def test_public_things_have_docstrings(path):
             {"benchmark", "bootstrap", "catalogue", "cohort", "comparisons", "entries", "external", "ledger"}
             | {"metrics", "predictions", "tuning", "workers"},
         ),
-        ("plans.py", {"benchmark", "catalogue", "cohort", "planted", "preprocess"}),
+        ("joining.py", {"cohort", "transfer"}),
+        ("plans.py", {"benchmark", "catalogue", "cohort", "joining", "planted", "preprocess", "transfer"}),
         ("kept.py", {"benchmark"}),
         ("runs.py", {"benchmark", "frozen", "kept", "plans", "splits"}),
         ("curves.py", {"comparisons"}),

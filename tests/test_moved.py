@@ -10,13 +10,11 @@ from txtlib.bootstrap import score_draws
 from txtlib.catalogue import TXT
 from txtlib.cohort import CohortError, split
 from txtlib.external import LEAST_EVENTS, frozen_draws
+from txtlib.joining import common_columns, common_genes, in_common
 from txtlib.moved import (
     MAIN,
     answers_of,
-    common_columns,
-    common_genes,
     fit_methods,
-    in_common,
     main_draws,
     moved_entry,
     on_columns,

@@ -125,7 +125,8 @@ def run(
 
     By default a data seed draws a random split; with another ``scheme`` (txtlib/splits.py) it is the number of the
     fold that is tested. ``train_size`` keeps so many patients of each training part, stratified; a smaller size is
-    within a larger one. Validation and test part, and the training part that scores are measured by, stay whole.
+    within a larger one. Validation and test part, and the training part that scores are measured by, stay whole; a
+    test part that lies elsewhere is measured by its own censoring.
     For one horizon over several sizes, give the smallest as ``horizon_size``: each larger part's time grid reaches
     the horizon of that one.
     """
@@ -353,7 +354,8 @@ def run_cell(cohort: Cohort, cell: Cell) -> tuple[dict, pd.DataFrame | None]:
         record |= _facts(parts, whole, _horizon(cell.identity, parts.train, whole))
         answer = _answer(cell, parts, record)
         patients = patient_table(answer, parts.test, record["horizon"])
-        record["scores"] = _scores(answer, parts._replace(train=whole), record["horizon"])
+        weighed_by = parts.test if cell.folds and cell.folds.tested is not None else whole
+        record["scores"] = _scores(answer, parts._replace(train=weighed_by), record["horizon"])
     except (Exception, SystemExit) as error:
         return record | {"error": last_words(error), "traceback": traceback.format_exc()}, None
     return record, patients
@@ -677,7 +679,7 @@ def _check_sizes(train_size: int | None, horizon_size: int | None) -> None:
 
 
 def _check_folds(folds: Folds | None, data_seeds: list[int]) -> None:
-    if folds is not None and max(data_seeds) >= len(folds):
+    if folds is not None and folds.tested is None and max(data_seeds) >= len(folds):
         raise ValueError(f"There are {len(folds)} folds, so data_seeds are among 0 to {len(folds) - 1}: {data_seeds}.")
 
 

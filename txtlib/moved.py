@@ -1,7 +1,7 @@
 """Methods fitted on one cohort and moved to another as they are, and what the results say of a claim to be as good.
 
-What the two cohorts have in common is settled from names alone: tasks, clinical columns and their units, and lists of
-genes. No value of the other cohort's expression, and no label, plays a role before the answers are there.
+What the two cohorts have in common is settled from names alone (txtlib/joining.py). No value of the other cohort's
+expression, and no label, plays a role before the answers are there.
 """
 
 from collections.abc import Iterable, Mapping
@@ -15,7 +15,7 @@ from txtlib import ledger
 from txtlib.benchmark import Method, unlabelled
 from txtlib.bootstrap import MEASURES, patient_counts
 from txtlib.catalogue import TXT
-from txtlib.cohort import Cohort, CohortError, Task
+from txtlib.cohort import Cohort, Task
 from txtlib.comparisons import paired_difference
 from txtlib.entries import CONSTANT, RIVALS, noted
 from txtlib.external import LEAST_EVENTS, events_by
@@ -31,45 +31,9 @@ MAIN = {  # what is scored, the first of a kind being what a comparison is judge
     "regression": ("Spearman", "mean absolute error"),
 }
 NOTHING = "TxT and the article's baselines have no task in common here that can be scored"
-DAYS = {"day": 1.0, "week": 7.0, "month": 365.25 / 12, "year": 365.25}
 
 
-# --- what two cohorts have in common ------------------------------------------------------------------------------
-
-
-def in_common(train: Cohort, cohort: Cohort) -> Cohort:
-    """Return a cohort with those of its tasks that the training cohort has too, its survival times in that one's unit.
-
-    A task is the same if name and kind are; a number must have the same unit in both ``cohort.yml``, where both say
-    one. Times in days, weeks, months or years are converted. Raises CohortError where no task is in common, or times
-    cannot be converted.
-    """
-    known = {(task.name, task.kind): task for task in train.tasks}
-    pairs = [(task, known[task.name, task.kind]) for task in cohort.tasks if (task.name, task.kind) in known]
-    pairs = [(task, theirs) for task, theirs in pairs if task.kind != "regression" or _agree(train, cohort, task.name)]
-    if not pairs:
-        raise CohortError(
-            f"{cohort.name} has no task in common with {train.name}, whose tasks are "
-            f"{', '.join(task.name for task in train.tasks)}; a task needs the same name, kind and unit in both."
-        )
-    clinical = cohort.clinical.copy()
-    for task, theirs in pairs:
-        if task.kind == "survival":
-            clinical[task.columns[0]] *= _factor(train, cohort, theirs, task)
-    return replace(cohort, clinical=clinical, tasks=tuple(task for task, _ in pairs))
-
-
-def common_columns(cohorts: Iterable[Cohort], columns: Iterable[str]) -> list[str]:
-    """Return the clinical columns that all cohorts have, as numbers in all or in none, and in units that agree."""
-    first, *others = cohorts
-    return [name for name in columns if name in first.clinical and all(_alike(first, one, name) for one in others)]
-
-
-def common_genes(cohorts: Iterable[Cohort]) -> list[str]:
-    """Return the genes that all cohorts list, in the order of the first."""
-    first, *others = cohorts
-    genes = first.expression.columns
-    return list(genes[np.all([genes.isin(one.expression.columns) for one in others], axis=0)])
+# --- methods and cohorts, made ready ----------------------------------------------------------------------------------
 
 
 def on_genes(methods: Iterable[Method], genes: list[str]) -> list[Method]:
@@ -100,34 +64,6 @@ def reaching(cohort: Cohort, horizon: float | None) -> Cohort:
     if horizon is not None and (outcome[0] > horizon).any() and events_by(outcome, horizon) >= LEAST_EVENTS:
         return cohort
     return cohort.with_tasks(*(one.name for one in cohort.tasks if one is not task))
-
-
-def _unit(cohort: Cohort, column: str) -> str:
-    return str((cohort.about.get("units") or {}).get(column, "")).strip().lower().removesuffix("s")
-
-
-def _agree(train: Cohort, cohort: Cohort, column: str) -> bool:
-    units = {_unit(train, column), _unit(cohort, column)} - {""}
-    return len(units) < 2
-
-
-def _alike(train: Cohort, cohort: Cohort, column: str) -> bool:
-    if column not in cohort.clinical or not _agree(train, cohort, column):
-        return False
-    return len({pd.api.types.is_numeric_dtype(one.clinical[column]) for one in (train, cohort)}) == 1
-
-
-def _factor(train: Cohort, cohort: Cohort, theirs: Task, task: Task) -> float:
-    """Return what a time of the cohort is multiplied by; 1 where one of the two does not say its unit."""
-    units = _unit(train, theirs.columns[0]), _unit(cohort, task.columns[0])
-    if "" in units or units[0] == units[1]:
-        return 1.0
-    if not set(units) <= set(DAYS):
-        raise CohortError(
-            f"{cohort.name}: {task.columns[0]!r} is in {units[1]}s and that of {train.name} in {units[0]}s; times are "
-            "converted between days, weeks, months and years: say one of them in both cohort.yml."
-        )
-    return DAYS[units[1]] / DAYS[units[0]]
 
 
 # --- fitted once, then frozen -------------------------------------------------------------------------------------

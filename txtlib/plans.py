@@ -11,8 +11,10 @@ import yaml
 from txtlib.benchmark import Method
 from txtlib.catalogue import TXT, catalogue, network_named, sets_named
 from txtlib.cohort import KINDS, Cohort, load_cohort
+from txtlib.joining import AWAY, SITE, joined
 from txtlib.planted import planted
 from txtlib.preprocess import relog
+from txtlib.transfer import HOWS
 
 PLANS = Path(__file__).parents[1] / "data" / "plans.yml"
 TUNE = ("first", "cell")
@@ -22,10 +24,12 @@ TUNE = ("first", "cell")
 class Plan:
     """A declared run; what is not declared is as here. The names are those of the notebooks' parameters.
 
-    ``world`` holds settings of a planted cohort, in the place of the one that is named. ``methods`` are those that
-    take part (none named: all), ``without`` those that do not. ``kinds`` are those of the tasks that methods with a
-    fit for each task answer (none named: all that they can), where only survival matters, say. ``tune``: "first", the
-    settings are chosen on the validation part of the first split, for each training size, and then fixed; "cell", in
+    ``world`` holds settings of a planted cohort, in the place of the one that is named. With ``elsewhere`` methods
+    learn on the cohort and are tested on that one (txtlib/joining.py), mapped to the first one's scale by ``mapping``.
+    ``methods`` are those that take part (none named: all), ``without`` those that do not. ``kinds`` are those of the
+    tasks that methods with a fit for each task answer (none named: all that they can), where only survival matters,
+    say. ``tune``: "first", the settings are chosen on the validation part of the first split, for each training size,
+    and then fixed; "cell", in
     each cell. ``scheme`` says how test parts are chosen (txtlib/splits.py): ``splits`` of them. ``train_sizes`` are
     patients kept of a training part, or "all"; with ``same_steps`` a cut part gets more epochs, and more patience, so
     that networks take as many steps on it as on the largest. Differences are taken to ``reference``.
@@ -35,6 +39,8 @@ class Plan:
     cohort: str
     about: str = ""
     world: dict = field(default_factory=dict)
+    elsewhere: str = ""
+    mapping: str = "quantile"
     tasks: list = field(default_factory=list)
     gene_sets: str = ""
     network: str = ""
@@ -60,6 +66,11 @@ class Plan:
     def declared(self) -> dict:
         """Return all values, those that were not declared too, as plain YAML has them."""
         return {name: value for name, value in asdict(self).items() if name != "name"}
+
+    @property
+    def folds(self) -> dict:
+        """The scheme of the splits: test parts elsewhere, or as declared."""
+        return {"name": "elsewhere", "column": SITE, "tested": AWAY} if self.elsewhere else self.scheme
 
     @property
     def sizes(self) -> list[int | None]:
@@ -102,6 +113,8 @@ def _check(plan: Plan) -> None:
         "train_sizes are numbers from 1 up, or all, each once": _are_sizes(plan.train_sizes),
         f"kinds are some of {', '.join(KINDS)}": set(plan.kinds) <= set(KINDS),
         "world is for the cohort planted": not plan.world or plan.cohort == "planted",
+        f"mapping is one of {', '.join(HOWS)}": plan.mapping in HOWS,
+        "what is tested elsewhere has no scheme": not plan.elsewhere or plan.scheme == {"name": "random"},
     }
     for rule, kept in rules.items():
         if not kept:
@@ -137,7 +150,9 @@ def contest(plan: Plan) -> tuple[Cohort, dict[str, list[Method]]]:
 def _cohort(plan: Plan) -> Cohort:
     cohort = planted(**plan.world).cohort if plan.world else load_cohort(plan.cohort)
     cohort = cohort.with_tasks(*plan.tasks) if plan.tasks else cohort
-    return replace(cohort, expression=relog(cohort.expression, plan.log_offset)) if plan.log_offset else cohort
+    if plan.log_offset:
+        cohort = replace(cohort, expression=relog(cohort.expression, plan.log_offset))
+    return joined(cohort, load_cohort(plan.elsewhere), plan.mapping) if plan.elsewhere else cohort
 
 
 def _chosen(plan: Plan, group: list[Method]) -> list[Method]:

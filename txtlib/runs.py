@@ -62,7 +62,7 @@ class Run:
         self.plan, self.folder, self.older = plan, Path(runs) / plan.name, older
         self.kept = cells_file(plan.name, results)
         self.cohort, self.methods = entrants(plan)
-        self.folds = make_folds(self.cohort, plan.scheme)
+        self.folds = make_folds(self.cohort, plan.folds)
 
     @property
     def n_cells(self) -> int:

@@ -7,7 +7,7 @@ interval would be too narrow.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ import pandas as pd
 from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
 
-from txtlib.cohort import Cohort, CohortError, Split, stratum_of
+from txtlib.cohort import Cohort, CohortError, Split, split, stratum_of
 from txtlib.preprocess import gene_table, scale_genes, variable_genes
 
 LEAST = 10  # patients of a test part
@@ -27,10 +27,12 @@ class Folds:
     """A partition of a cohort: ``labels`` holds the fold 0 .. k - 1 of each sample, ``about`` says how it was made.
 
     ``about`` is plain: a ``name``, and what else decides the folds; ``seed`` also divides training and validation.
+    ``tested`` is the fold that is tested always; the others are then split anew by each data seed.
     """
 
     labels: pd.Series
     about: dict
+    tested: int | None = None
 
     def __len__(self) -> int:
         """Return k."""
@@ -41,7 +43,9 @@ def make_folds(cohort: Cohort, scheme: Folds | Mapping[str, Any] | None) -> Fold
     """Return the folds that a scheme describes, None for random splits.
 
     A scheme is None or ``{"name": "random"}``, ``{"name": "clusters", ...}`` with the settings of ``cluster_folds``,
-    or Folds. Raises ValueError for another, and CohortError for folds that cannot each be a test part.
+    ``{"name": "elsewhere", "column": ..., "tested": ...}``, or Folds. With ``elsewhere`` the test part is always the
+    samples with that value in the clinical column, a hospital, say, and methods learn from the others. Raises
+    ValueError for another, and CohortError for folds that cannot each be a test part.
     """
     if isinstance(scheme, Folds):
         return _checked(cohort, scheme)
@@ -49,10 +53,13 @@ def make_folds(cohort: Cohort, scheme: Folds | Mapping[str, Any] | None) -> Fold
     name = settings.pop("name", None)
     if name == "random" and not settings:
         return None
+    if name == "elsewhere" and settings.keys() == {"column", "tested"}:
+        return _elsewhere(cohort, **settings)
     if name != "clusters" or not settings.keys() <= {"k", "components", "n_genes", "seed"}:
         raise ValueError(
-            "A scheme is {'name': 'random'}, {'name': 'clusters'} with any of k, components, n_genes and seed, or "
-            f"folds of your own (txtlib.splits.folds_from), not {scheme!r}."
+            "A scheme is {'name': 'random'}, {'name': 'clusters'} with any of k, components, n_genes and seed, "
+            "{'name': 'elsewhere'} with column and tested, or folds of your own (txtlib.splits.folds_from), not "
+            f"{scheme!r}."
         )
     return cluster_folds(cohort, **settings)
 
@@ -75,6 +82,16 @@ def cluster_folds(cohort: Cohort, k: int = 5, components: int = 10, n_genes: int
     order = np.argsort(-np.bincount(found, minlength=k), kind="stable")
     about = {"name": "clusters", "k": k, "components": components, "n_genes": n_genes, "seed": seed}
     return _checked(cohort, Folds(pd.Series(np.argsort(order)[found], cohort.samples), about))
+
+
+def _elsewhere(cohort: Cohort, column: str, tested: str) -> Folds:
+    there = cohort.clinical[column] == tested if column in cohort.clinical else pd.Series(False, cohort.samples)
+    if not there.any() or there.all():
+        raise CohortError(
+            f"{cohort.name}: some, but not all, samples need {tested!r} in the clinical column {column!r}."
+        )
+    about = {"name": "elsewhere", "column": column, "tested": tested}
+    return _checked(cohort, Folds(there.astype(int), about, tested=1))
 
 
 def folds_from(labels: pd.Series | Mapping, name: str = "given", seed: int = 0) -> Folds:
@@ -101,7 +118,7 @@ def _checked(cohort: Cohort, folds: Folds) -> Folds:
     labels = patients.map(own.agg(lambda labels: labels.mode().iloc[0]))  # the most common, the first of equals
     for fold in range(len(folds)):
         _check_fold(cohort.take(cohort.samples[labels.to_numpy() == fold]), fold, folds)
-    return Folds(labels, folds.about)
+    return replace(folds, labels=labels)
 
 
 def _check_fold(test: Cohort, fold: int, folds: Folds) -> None:
@@ -118,8 +135,13 @@ def _check_fold(test: Cohort, fold: int, folds: Folds) -> None:
 def fold_split(cohort: Cohort, folds: Folds, fold: int) -> Split:
     """Test on one fold; of the others, an eighth is for validation, stratified as in ``stratified_order``.
 
-    Raises ValueError for a fold that is not there, and CohortError for a part without an event.
+    Where one fold is tested always, ``fold`` is the seed of a random split of the others, of which the part that would
+    be tested stays out: as many patients learn as elsewhere. Raises ValueError for a fold that is not there, and
+    CohortError for a part without an event.
     """
+    if folds.tested is not None:
+        away = folds.labels.loc[cohort.samples].to_numpy() == folds.tested
+        return split(cohort.take(cohort.samples[~away]), fold)._replace(test=cohort.take(cohort.samples[away]))
     if not 0 <= fold < len(folds):
         raise ValueError(f"There are {len(folds)} folds, 0 to {len(folds) - 1}: no data seed {fold}.")
     tested = folds.labels.loc[cohort.samples].to_numpy() == fold
