@@ -486,9 +486,10 @@ def test_what_is_not_frozen_is_named_with_the_way_to_make_it(tmp_path):
 
 @pytest.mark.parametrize("name", DECLARED)
 def test_a_declared_plan_can_be_run(name, monkeypatch, cohort):
-    monkeypatch.setattr(plans, "load_cohort", lambda name: load_cohort("planted"))
-    monkeypatch.setattr(plans, "sets_named", lambda name: {"a set": ["X"]})
     plan = read_plan(name)
+    there = {plan.elsewhere: "planted_site2", plan.cohort: "planted"}
+    monkeypatch.setattr(plans, "load_cohort", lambda name: load_cohort(there[name]))
+    monkeypatch.setattr(plans, "sets_named", lambda name: {"a set": ["X"]})
     plan = replace(plan, world=plan.world and plan.world | {"n": 300}, tasks=[])
     _, methods = plans.entrants(plan)
     assert len({method.name for method in methods}) == len(methods) >= 7
