@@ -393,3 +393,15 @@ def test_a_kept_run_of_clusters_speaks_of_c6(patients):
 def test_a_kept_run_that_can_say_nothing_yet_enters_nothing(patients):
     cohort = patients()
     assert kept_entries(kept(cohort, table_of(cohort, ALL, splits=1)), MAIN) == []
+
+
+def test_a_kept_run_that_is_tested_elsewhere_speaks_of_c7_and_counts_the_patients_there(patients):
+    cohort = patients()
+    table = table_of(cohort, ALL).assign(n_test=237, events_test=103)
+    run = kept(cohort, table)
+    run.about["declared"]["elsewhere"] = "there"
+    (entry,) = kept_entries(run, MAIN)
+    assert (entry.id, entry.patients, entry.events) == ("C7", 237, 103)
+    same = table.assign(score=table["score"] - 0.2 * table["method"].eq(TXT))
+    (behind,) = kept_entries(replace(run, cells=same), MAIN)
+    assert behind.verdict != entry.verdict == REPRODUCED and "the tested patients are the same in all" in entry.note

@@ -19,7 +19,7 @@ MANY, CONSTANT = "TxT, all tasks", "constant"
 SCANB = "SCAN-B OS"  # what data/published.csv calls the cohort of Table 1
 RIVALS = [name for name, (_, setting) in PUBLISHED.items() if setting == "STL" and name != TXT]
 ENDPOINTS = {"OS": "C2", "DRFi": "C3", "DM": "C3"}  # DM: distant metastasis of GSE7390
-CLAIMED = ("C1", "C2", "C3", "C4", "C5", "C6")  # claims that a kept run can speak of
+CLAIMED = ("C1", "C2", "C3", "C4", "C5", "C6", "C7")  # claims that a kept run can speak of
 BRCA, AML = "TCGA-BRCA", "TARGET-AML"  # how the names of C5's and C4's cohorts begin
 FEW = "there are not two splits in which both methods have a score, so no difference has an interval"
 
@@ -72,16 +72,30 @@ def cluster_entry(patients: Cohort, table: pd.DataFrame, main: Mapping[str, str]
 def kept_entries(kept: Frozen, main: Mapping[str, str]) -> list[Entry]:
     """Return what a frozen run (txtlib/frozen.py) says of the claims; nothing of it needs the cohort to be at hand.
 
-    A run with clusters as test parts speaks of C6, any other of what ``benchmark_entries`` does. The cohort's name
-    says that the run is kept, so that a page can enter its own beside it; numbers of the article are left out there.
+    A run with clusters as test parts speaks of C6, one that is tested on another cohort of C7, any other of what
+    ``benchmark_entries`` does. The cohort's name says that the run is kept, so that a page can enter its own beside it;
+    numbers of the article are left out there.
     """
-    about = kept.about["cohort"]
-    tested = Tested(about["name"], about["patients"], about["events"], about["tasks"])
-    clusters = kept.about["declared"]["scheme"]["name"] == "clusters"
-    what = (tested, kept.cells, main, _kept_note(kept))
-    found = [_clusters(*what)] if clusters else _entries(*what)
+    what = (_tested(kept), kept.cells, main, _kept_note(kept))
+    declared = kept.about["declared"]
+    if declared.get("elsewhere"):
+        found = [_moved(*what)]
+    elif declared["scheme"]["name"] == "clusters":
+        found = [_clusters(*what)]
+    else:
+        found = _entries(*what)
     spoken = [entry for entry in found if entry.id in CLAIMED and entry.lines]
     return [replace(entry, cohort=f"{entry.cohort}, kept run") for entry in spoken]
+
+
+def _tested(kept: Frozen) -> Tested:
+    """Return what is said of a kept run's cohort; of one that is tested elsewhere, patients and events there."""
+    about = kept.about["cohort"]
+    sizes = about["patients"], about["events"]
+    if kept.about["declared"].get("elsewhere"):
+        counted = kept.cells[["n_test", "events_test"]].dropna()
+        sizes = tuple(int(n) for n in counted.iloc[0])
+    return Tested(about["name"], *sizes, about["tasks"])
 
 
 def _kept_note(kept: Frozen) -> str:
@@ -103,6 +117,15 @@ def _entries(tested: Tested, table: pd.DataFrame, main: Mapping[str, str], note:
 
 def _clusters(tested: Tested, table: pd.DataFrame, main: Mapping[str, str], note: str) -> Entry:
     return _beats("C6", table, tested.measures(main), tested.about(table, note))
+
+
+def _moved(tested: Tested, table: pd.DataFrame, main: Mapping[str, str], note: str) -> Entry:
+    """C7: as good as each of the article's rivals, moved to another cohort (the ledger's own rule of this claim)."""
+    pairs = tested.measures(main)
+    spoken = [(rival, task) for rival in RIVALS for task in pairs]
+    note = f"{note}; intervals over training parts, the tested patients are the same in all"
+    why = "TxT and the article's baselines have no task in common here"
+    return _better_than("C7", table, RIVALS, pairs, spoken, tested.about(table, note), why)
 
 
 def _beats(id: str, table: pd.DataFrame, pairs: Mapping[str, str], about: dict) -> Entry:
