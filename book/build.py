@@ -13,10 +13,12 @@ import signal
 import sys
 import time
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 import glue
-from fingerprint import FindInput, fingerprints
+from budget import check_budget
+from fingerprint import FindInput, fingerprints, named_inputs
 from joblib import cpu_count
 from ledger import read_known
 from nbformat import NotebookNode
@@ -50,6 +52,7 @@ class Book:
     notebooks: dict[str, NotebookNode]
     parameters: dict[str, dict]
     prints: dict[str, str]
+    inputs: dict[str, dict[str, str]]
 
     def copy(self, stem: str) -> Path:
         """Return where the executed copy of a notebook is kept."""
@@ -91,6 +94,8 @@ def build(root: Path, profile: str, only: str, find_input: FindInput) -> None:
     glue.check(asked, {stem: glue.glued(node) for stem, node in executed.items()}, book.notebooks)
     _render(book, stage(root, book.notebooks, executed, asked), executed)
     _report(book, executed, fresh)
+    for sentence in check_budget(root, executed):
+        say(f"slow: {sentence}")
     say(f"{time.perf_counter() - start:.0f} s in all")
     say(f"The book: {root / '_build' / 'html' / 'index.html'}")
 
@@ -106,7 +111,8 @@ def read_book(root: Path, profile: str, find_input: FindInput) -> Book:
     for stem, node in notebooks.items():
         check_committed(stem, node)
     prints = fingerprints(notebooks, parameters, root, find_input)
-    return Book(root, profile, pages, notebooks, parameters, prints)
+    inputs = {stem: named_inputs(stem, node, parameters[stem], root, find_input) for stem, node in notebooks.items()}
+    return Book(root, profile, pages, notebooks, parameters, prints, inputs)
 
 
 def wanted_notebooks(notebooks: dict[str, NotebookNode], only: str) -> set[str]:
@@ -146,8 +152,15 @@ def _is_current(book: Book, stem: str) -> bool:
     return copy.is_file() and read_notebook(copy).metadata.run.fingerprint == book.prints[stem]
 
 
+def versions() -> dict[str, str]:
+    """Return the versions that a figure depends on most."""
+    found = {name: version(name) for name in ("txtlib", "torch", "numpy", "pandas", "scikit-learn", "matplotlib")}
+    return {"Python": ".".join(map(str, sys.version_info[:3])), **found}
+
+
 def _job(book: Book, stem: str, threads: int) -> Job:
-    record = {"fingerprint": book.prints[stem], "profile": book.profile}
+    record = {"fingerprint": book.prints[stem], "profile": book.profile, "inputs": book.inputs[stem]}
+    record["versions"] = versions()
     return Job(book.root, stem, book.parameters[stem], book.copy(stem), record, threads)
 
 

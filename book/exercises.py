@@ -1,8 +1,8 @@
 """Exercises, objectives and takeaways: what a notebook says of them, and the stub that a solution leaves.
 
-An exercise is three cells. Text: a heading `### Exercise N: ...` and a line that names the objectives it practises. A
-code cell with the tag `solution`, whose answer stands between the two marks that nbgrader uses too. A code cell with the
-tag `check`, which asserts properties of the answer. Both code cells run on their own, without the rest of the page.
+An exercise is three cells. Text: a heading `### Exercise N: ...` and a line that names the objectives it practises.
+A code cell with the tag `solution`, whose answer stands between the two marks that nbgrader uses too. A code cell with
+the tag `check`, which asserts properties of the answer. Both code cells run on their own, without the rest of the page.
 
 The solution cell's metadata `txt.wrong` lists wrong answers: `error`, what was thought, and `source`, what takes the
 place of the lines between the marks. The check must fail on each.

@@ -64,6 +64,12 @@ def digest(*parts: str) -> str:
     return hashlib.sha256("".join(f"{len(part)}:{part}" for part in parts).encode()).hexdigest()
 
 
+@cache
+def hashed(path: Path) -> str:
+    """Return the hash of a content, read once: inputs do not change while a book is built."""
+    return content(path)
+
+
 def content(path: Path) -> str:
     """Return the hash of a file's content, or of the names and contents of all files in a folder."""
     if path.is_dir():
@@ -181,6 +187,18 @@ def parameter_files(values: dict[str, object], root: Path, find_input: FindInput
         for text in value if isinstance(value, list) else [value]:
             path = _input(name, text, root, find_input) if isinstance(text, str) and text else None
             found += [path] if path and path.resolve() not in around else []
+    return found
+
+
+def named_inputs(stem: str, node: NotebookNode, values: dict, root: Path, find_input: FindInput) -> dict[str, str]:
+    """Return what a notebook's parameters name, {name: the first digits of its content's hash, "" for no file}."""
+    used = {name: value for name, (_, value) in declared(stem, node).items()} | values
+    found = {}
+    for name, value in used.items():
+        for text in value if isinstance(value, list) else [value]:
+            if isinstance(text, str) and text and re.search(r"(cohorts?|network|gene_sets)$", name):
+                path = _input(name, text, root, find_input)
+                found[Path(text).name] = hashed(path)[:12] if path else ""
     return found
 
 

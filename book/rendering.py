@@ -11,6 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import nbformat
+from budget import costs
+from dressing import dressed
 from fingerprint import content, digest
 from glue import Use, without_roles
 from joblib import cpu_count
@@ -20,6 +22,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_output
 from reading import BuildError, title
 from registry import sources_tables
 from running import plain
+from teaching import teaching_files
 
 # What a page may be, show or include, beside the notebooks.
 STAGED = (
@@ -50,14 +53,22 @@ def stage(root: Path, notebooks: dict[str, NotebookNode], executed: dict[str, No
         _copy(root / file, folder / file, missing)
     for stem, node in notebooks.items():
         keys = sorted({use.key for use in asked if use.notebook == stem})
-        shown = executed.get(stem) or stand_in(node, keys)
+        shown = dressed(stem, executed.get(stem) or stand_in(node, keys), costs(root, stem, executed))
         nbformat.write(_without_roles(stem, shown, missing), folder / "notebooks" / f"{stem}.ipynb")
-    _write(folder / "book" / "_generated" / "cost.md", cost_table(notebooks, executed))
-    if (root / "data" / "sources.yml").is_file():
-        _write(folder / "book" / "_generated" / "sources.md", sources_tables(root / "data" / "sources.yml"))
-    for name, text in ledger_files(root / "data", notebooks, executed).items():
+    for name, text in _generated(root, notebooks, executed).items():
         _write(folder / "book" / "_generated" / name, text)
     return folder
+
+
+def _generated(root: Path, notebooks: dict[str, NotebookNode], executed: dict[str, NotebookNode]) -> dict[str, str]:
+    """Return {name: text} of what the pages of `book/` include."""
+    sources, seconds = root / "data" / "sources.yml", {k: node.metadata.run.seconds for k, node in executed.items()}
+    return {
+        "cost.md": cost_table(notebooks, executed),
+        **({"sources.md": sources_tables(sources)} if sources.is_file() else {}),
+        **teaching_files(root, notebooks, seconds),
+        **ledger_files(root / "data", notebooks, executed),
+    }
 
 
 def _sources(root: Path) -> Iterator[Path]:

@@ -44,10 +44,11 @@ class Job:
 
 @dataclass
 class Outcome:
-    """What came of it: wall seconds, peak memory in MB, where it failed ("" for nowhere), the traceback."""
+    """What came of it: wall and processor seconds, peak memory in MB, where it failed ("": nowhere), the traceback."""
 
     seconds: float = 0.0
     peak_mb: int = 0
+    cpu_seconds: float = 0.0
     failure: str = ""
     traceback: str = ""
 
@@ -205,7 +206,7 @@ def _execute(job: Job, work: Path) -> Outcome:
         traceback = plain("\n".join(error.traceback))
     except DeadKernelError:
         failure = f"{progress.cell()}: the kernel died, most likely for lack of memory"
-    return Outcome(progress.seconds(), peak_memory(), failure, traceback)
+    return Outcome(progress.seconds(), peak_memory(), cpu_seconds(), failure, traceback)
 
 
 def _papermill(job: Job, work: Path, progress: Progress) -> NotebookNode:
@@ -246,6 +247,12 @@ def peak_memory() -> int:
     return round(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / unit)
 
 
+def cpu_seconds() -> float:
+    """Return the processor seconds of all processes that this one started and that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def _keep(job: Job, work: Path, outcome: Outcome) -> None:
     """Fold papermill's own cell, note the cost, and only then take the copy for good, in one step."""
     node = nbformat.read(work, as_version=4)
@@ -253,6 +260,7 @@ def _keep(job: Job, work: Path, outcome: Outcome) -> None:
         if "injected-parameters" in tags(cell):
             cell.metadata.tags.append("hide-input")
     node.metadata.papermill.pop("output_path")
-    node.metadata["run"] = {**job.record, "seconds": round(outcome.seconds, 1), "peak_mb": outcome.peak_mb}
+    cost = {"seconds": round(outcome.seconds, 1), "cpu_seconds": round(outcome.cpu_seconds, 1)}
+    node.metadata["run"] = {**job.record, **cost, "peak_mb": outcome.peak_mb}
     nbformat.write(node, work)
     os.replace(work, job.target)
