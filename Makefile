@@ -4,6 +4,7 @@ ONLY    ?=
 N       ?= 01
 COHORT  ?=
 SCORE   ?=
+CELL    ?=
 NAME    ?=
 HOURS   ?=
 OLDER   ?=
@@ -12,7 +13,7 @@ PYTHON  ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 PY      := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help book test pages bench run freeze notebook data lint lock clean
+.PHONY: help book test pages bench run freeze again student figure figures explorer print notebook data lint lock clean
 
 help:  ## Show this list
 	@echo "The TxT book. Commands:"
@@ -36,6 +37,24 @@ run: .venv/ready  ## Go on with a long run of data/plans.yml, each finished cell
 
 freeze: .venv/ready  ## Sum up a long run, or the part that is done, in data/results [NAME=scanb_os]
 	@$(PY) -m txtlib.runs --freeze -- "$(NAME)"
+
+again: .venv/ready  ## Execute three chapters a second time and compare all they hold, bit for bit (after make book)
+	@$(PY) book/again.py
+
+student: .venv/ready  ## Write the notebooks without solutions, for a class, into _build/student
+	@$(PY) book/student.py
+
+figure: .venv/ready  ## Draw one figure again, as its passport says [N=06] [CELL=5ba24b32] [PROFILE=quick]
+	@$(PY) book/figure.py --profile "$(PROFILE)" --number "$(N)" --cell "$(or $(CELL),none)"
+
+figures: .venv/ready  ## Write all figures of the executed book, with captions, into _build/figures [PROFILE=quick]
+	@$(PY) book/figure.py --profile "$(PROFILE)"
+
+explorer: .venv/ready  ## Train what the explorer's grid lacks, cell by cell, into data/results (an hour; needs SCAN-B)
+	@$(PY) book/explorer.py
+
+print: .venv/ready  ## Render the built book as one page to print, and as PDF where Chromium is installed
+	@$(PY) book/printing.py
 
 notebook: .venv/lab  ## Open JupyterLab on one notebook [N=06]
 	@set -- notebooks/$(N)_*.ipynb; test -f "$$1" || { echo "make notebook: no notebook has the number $(N)"; exit 1; }; \

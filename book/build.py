@@ -140,10 +140,9 @@ def execute(book: Book, wanted: set[str]) -> set[str]:
             seen = "shown as last executed" if book.copy(stem).is_file() else "shown without results"
             say(f"{stem}  not up to date, {seen} (ONLY is set)")
     shutil.rmtree(book.root / "_build" / "running", ignore_errors=True)  # what a kill has left
-    workers = max(1, min(cpu_count(), len(book.notebooks)))
-    threads = max(1, cpu_count() // workers)  # the same under ONLY: the last bits of a sum depend on it
-    jobs = {stem: _job(book, stem, threads) for stem in todo}
-    _raise_failures(run_all(jobs, {stem: needs(book.notebooks[stem]) for stem in todo}, workers))
+    workers, threads = shares(book)
+    jobs = {stem: job_of(book, stem, threads) for stem in todo}
+    raise_failures(run_all(jobs, {stem: needs(book.notebooks[stem]) for stem in todo}, workers))
     return set(todo)
 
 
@@ -152,19 +151,27 @@ def _is_current(book: Book, stem: str) -> bool:
     return copy.is_file() and read_notebook(copy).metadata.run.fingerprint == book.prints[stem]
 
 
+def shares(book: Book) -> tuple[int, int]:
+    """Return how many notebooks run side by side, and each one's threads: the last bits of a sum depend on them."""
+    workers = max(1, min(cpu_count(), len(book.notebooks)))
+    return workers, max(1, cpu_count() // workers)
+
+
 def versions() -> dict[str, str]:
     """Return the versions that a figure depends on most."""
     found = {name: version(name) for name in ("txtlib", "torch", "numpy", "pandas", "scikit-learn", "matplotlib")}
     return {"Python": ".".join(map(str, sys.version_info[:3])), **found}
 
 
-def _job(book: Book, stem: str, threads: int) -> Job:
+def job_of(book: Book, stem: str, threads: int) -> Job:
+    """Return what is to be executed, and what its copy will say of itself."""
     record = {"fingerprint": book.prints[stem], "profile": book.profile, "inputs": book.inputs[stem]}
     record["versions"] = versions()
     return Job(book.root, stem, book.parameters[stem], book.copy(stem), record, threads)
 
 
-def _raise_failures(outcomes: dict[str, Outcome]) -> None:
+def raise_failures(outcomes: dict[str, Outcome]) -> None:
+    """Raise BuildError, with the tracebacks on stderr, where a notebook failed."""
     failures = {stem: outcome.failure for stem, outcome in outcomes.items() if outcome.failure}
     for stem, failure in failures.items():
         print(f"\n{stem}, {failure}\n{outcomes[stem].traceback}\n", file=sys.stderr)
@@ -204,7 +211,7 @@ def _report(book: Book, executed: dict[str, NotebookNode], fresh: set[str]) -> N
         say(f"{stem:{width}}  {run.seconds:7.1f} s  {run.peak_mb:6} MB  {state}")
 
 
-def _library_input(name: str, text: str) -> Path | None:
+def library_input(name: str, text: str) -> Path | None:
     """Ask the library, and only for a parameter that names an input: a broken library must not end the build here."""
     if re.search(r"(^|_)cohorts?$", name):
         from txtlib.cohort import cohort_folder
@@ -219,4 +226,4 @@ def _library_input(name: str, text: str) -> Path | None:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a cancelled job leaves no kernel either
-    sys.exit(main(sys.argv[1:], ROOT, _library_input))
+    sys.exit(main(sys.argv[1:], ROOT, library_input))

@@ -61,10 +61,9 @@ def cost_box(stem: str, node: NotebookNode, cost: dict[str, dict]) -> str:
         [
             "```{admonition} What this page takes",
             ":class: note book-cost",
-            f"**To read:** about {asked['reading']} minutes, and {asked['exercises']} for the exercises "
-            "([how this is estimated](../book/teaching.md)).",
-            f"**To run:** {'; '.join(runs) or 'not measured yet'}. "
-            "Nothing is downloaded; `real` needs [cohorts](../book/sources.md) on disk.",
+            f"**To read:** about {asked['reading']} minutes, and {asked['exercises']} for the exercises.",
+            f"**To run:** {'; '.join(runs) or 'not measured yet'}. Nothing is downloaded; `real` reads cohorts "
+            "on disk.",
             "```",
         ]
     )

@@ -12,7 +12,7 @@ from pathlib import Path
 import nbformat
 import papermill
 from bs4 import BeautifulSoup
-from build import ROOT, _library_input, read_book, wanted_notebooks
+from build import ROOT, library_input, read_book, wanted_notebooks
 from nbformat import NotebookNode
 from papermill.exceptions import PapermillExecutionError
 from reading import BuildError, read_notebook
@@ -63,7 +63,7 @@ def draw(root: Path, profile: str, number: str, cell: str) -> list[Path]:
     """Run a notebook as far as a cell and write that cell's figures."""
     import os
 
-    book = read_book(root, profile, _library_input)
+    book = read_book(root, profile, library_input)
     stem = next(name for name in wanted_notebooks(book.notebooks, number) if name.split("_")[0] == number.zfill(2))
     work = root / "_build" / "figures" / f"{stem}-{cell}.ipynb"
     work.parent.mkdir(parents=True, exist_ok=True)

@@ -13,6 +13,7 @@ from pathlib import Path
 import nbformat
 from budget import costs
 from dressing import dressed
+from explorer_page import explorer_files
 from fingerprint import content, digest
 from glue import Use, without_roles
 from joblib import cpu_count
@@ -66,6 +67,7 @@ def _generated(root: Path, notebooks: dict[str, NotebookNode], executed: dict[st
     return {
         "cost.md": cost_table(notebooks, executed),
         **({"sources.md": sources_tables(sources)} if sources.is_file() else {}),
+        **explorer_files(root),
         **teaching_files(root, notebooks, seconds),
         **ledger_files(root / "data", notebooks, executed),
     }
@@ -163,7 +165,7 @@ def render(root: Path, source: Path, pages: list[str], marker: dict) -> None:
     output = root / "_build" / "rendering"
     shutil.rmtree(output, ignore_errors=True)
     output.mkdir()
-    _jupyter_book(source, output, root / "_build" / "render.log")
+    jupyter_book(source, output, root / "_build" / "render.log")
     site = output / "_build" / "html"
     for page in pages:
         if not (site / f"{page}.html").is_file():
@@ -174,16 +176,17 @@ def render(root: Path, source: Path, pages: list[str], marker: dict) -> None:
     shutil.rmtree(output)
 
 
-def _jupyter_book(source: Path, output: Path, log: Path) -> None:
+def jupyter_book(source: Path, output: Path, log: Path, builder: str = "html") -> None:
+    """Run jupyter-book on a staged folder; raise BuildError for any warning, with the complaints on stderr."""
     config, toc = source / "_config.yml", source / "book" / "_toc.yml"
-    paths = [source, "--config", config, "--toc", toc, "--path-output", output]
+    paths = [source, "--config", config, "--toc", toc, "--path-output", output, "--builder", builder]
     command = [*JUPYTER_BOOK, *map(str, paths), "-W", "-n", "--keep-going"]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     said = plain(done.stdout)  # jupyter-book colours even a pipe
     _write(log, said)
     if done.returncode:
         print("\n".join(complaints(said, source)), file=sys.stderr)
-        raise BuildError("jupyter-book rejects the book for the reasons above; its log is _build/render.log")
+        raise BuildError(f"jupyter-book rejects the book for the reasons above; its log is _build/{log.name}")
 
 
 def complaints(log: str, source: Path) -> list[str]:

@@ -399,11 +399,11 @@ def test_the_library_finds_cohorts_networks_and_gene_sets_by_the_parameters_name
     for place in ("cohorts/mine/clinical.csv", "networks/mine.csv", "genesets/mine.gmt"):
         write(tmp_path / place, "1")
     monkeypatch.setenv("TXT_DATA", str(tmp_path / "cohorts"))
-    found = {name: build._library_input(name, "mine") for name in ("cohort", "other_cohorts", "network", "gene_sets")}
+    found = {name: build.library_input(name, "mine") for name in ("cohort", "other_cohorts", "network", "gene_sets")}
     folder = tmp_path / "cohorts/mine"
     assert found["cohort"] == found["other_cohorts"] == folder
     assert found["network"] == tmp_path / "networks/mine.csv" and found["gene_sets"] == tmp_path / "genesets/mine.gmt"
-    assert build._library_input("group", "mine") is None and build._library_input("cohort", "gse7390") is None
+    assert build.library_input("group", "mine") is None and build.library_input("cohort", "gse7390") is None
 
 
 def test_an_unknown_cohort_is_left_to_the_notebook(root):
