@@ -48,6 +48,7 @@ def ledger_files(data: Path, notebooks: Notebooks, executed: Notebooks) -> dict[
         "## Where it stands",
         _state(notebooks, executed, len(found)),
         _counts(claims, numbers),
+        filters(),
         "## The claims",
         _claims_table(claims, notebooks),
         *_all_comparisons(claims),
@@ -76,6 +77,16 @@ def _counts(claims: list[Row], numbers: list[Row]) -> str:
     return table(["verdict", "claims", "published numbers"], [*rows, [Cell("all"), *count(VERDICTS)]], caption)
 
 
+def filters() -> str:
+    """Return the form by which a reader narrows the tables down; hidden until the script serves it (ledger.js)."""
+    options = "".join(f"<option>{verdict}</option>" for verdict in VERDICTS)
+    return (
+        '<form class="ledger-filter" hidden><label>Show rows with the word <input name="word" type="search"></label> '
+        f'<label>and the verdict <select name="verdict"><option value="">any</option>{options}</select></label> '
+        '<button type="reset">Show all</button> <output></output></form>'
+    )
+
+
 def _margins(known: Known) -> str:
     by_margin = {}
     for measure in known.measures.values():
@@ -89,7 +100,7 @@ def _margins(known: Known) -> str:
 
 def table(head: list[str], rows: list[list[Cell]], caption: str) -> str:
     """Return an HTML table in one block, cells of one column that share a key merged."""
-    heads = "".join(f"<th>{escape(name)}</th>" for name in head)
+    heads = "".join(f'<th scope="col">{escape(name)}</th>' for name in head)
     body = "".join(f"<tr>{_row(rows[number:], rows[:number])}</tr>" for number in range(len(rows)))
     markup = (
         f'<div class="ledger"><table class="book-table"><caption>{escape(caption)}</caption>'
