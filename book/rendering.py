@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import nbformat
+from borrowed import borrowed_figures
 from budget import costs
 from dressing import dressed
 from explorer_page import explorer_files
@@ -68,6 +69,7 @@ def _generated(root: Path, notebooks: dict[str, NotebookNode], executed: dict[st
         "cost.md": cost_table(notebooks, executed),
         **({"sources.md": sources_tables(sources)} if sources.is_file() else {}),
         **explorer_files(root),
+        **borrowed_figures(root, notebooks, executed),
         **teaching_files(root, notebooks, seconds),
         **ledger_files(root / "data", notebooks, executed),
     }

@@ -11,6 +11,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 RUNNER = Path(__file__).resolve().parents[1] / "book"
 sys.path.insert(0, str(RUNNER))
 
+import borrowed  # noqa: E402
 import budget  # noqa: E402
 import dressing  # noqa: E402
 import exercises  # noqa: E402
@@ -228,3 +229,25 @@ def test_what_was_measured_in_other_profiles_stays(tmp_path):
     assert set(budget.costs(tmp_path, "01_page", {})) == {"quick", "real"}
     node.metadata.run["seconds"] = 99.0
     assert budget.costs(tmp_path, "01_page", {"01_page": node})["quick"]["seconds"] == 99.0
+
+
+# --- borrowed figures ---------------------------------------------------------------------------------------------
+
+
+def test_a_page_borrows_a_figure_with_its_passport(tmp_path):
+    (tmp_path / "book").mkdir()
+    (tmp_path / "book" / "index.md").write_text("```{include} _generated/figure_01_figure01.md\n```")
+    notebooks = {"01_page": chapter()}
+    (text,) = borrowed.borrowed_figures(tmp_path, notebooks, notebooks).values()
+    assert "One dot." in text and "book-passport" in text and "make figure N=01 CELL=figure01" in text
+    assert "book-passport" not in nbformat.writes(notebooks["01_page"])
+    (bare,) = borrowed.borrowed_figures(tmp_path, notebooks, {}).values()
+    assert "not executed" in bare
+
+
+@pytest.mark.parametrize("cell, fault", [("nowhere", "not there"), ("params01", "draws none")])
+def test_a_figure_that_cannot_be_borrowed_is_named(tmp_path, cell, fault):
+    (tmp_path / "book").mkdir()
+    (tmp_path / "book" / "index.md").write_text(f"_generated/figure_01_{cell}.md")
+    with pytest.raises(BuildError, match=fault):
+        borrowed.borrowed_figures(tmp_path, {"01_page": chapter()}, {"01_page": chapter()})
