@@ -14,7 +14,7 @@ ABSENT = "*(The figure that stands here was not executed in this build.)*\n"
 
 
 def borrowed_figures(root: Path, notebooks: dict[str, NotebookNode], executed: dict[str, NotebookNode]) -> dict:
-    """Return {name of the file: the figure as raw HTML}; raise BuildError for a cell that is not there or draws none."""
+    """Return {name of the file: the figure as raw HTML}; raise BuildError for a cell that is absent or draws none."""
     found = {}
     for page in sorted((root / "book").glob("*.md")):
         for name, number, cell in ASKED.findall(page.read_text(encoding="utf-8")):

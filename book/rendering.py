@@ -18,6 +18,7 @@ from explorer_page import explorer_files
 from fingerprint import content, digest
 from glue import Use, without_roles
 from joblib import cpu_count
+from launch import with_buttons
 from ledger_page import ledger_files
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_output
@@ -90,6 +91,8 @@ def _write(file: Path, text: str) -> None:
 def _copy(file: Path, target: Path, missing: set[str]) -> None:
     if file.suffix == ".md":
         _write(target, without_roles(file.stem, file.read_text(encoding="utf-8"), missing))
+    elif file.name == "_config.yml":
+        _write(target, with_buttons(file.read_text(encoding="utf-8")))
     else:
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file, target)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+import yaml
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 RUNNER = Path(__file__).resolve().parents[1] / "book"
@@ -16,6 +17,7 @@ import budget  # noqa: E402
 import dressing  # noqa: E402
 import exercises  # noqa: E402
 import figure  # noqa: E402
+import launch  # noqa: E402
 import student  # noqa: E402
 from reading import BuildError  # noqa: E402
 
@@ -251,3 +253,32 @@ def test_a_figure_that_cannot_be_borrowed_is_named(tmp_path, cell, fault):
     (tmp_path / "book" / "index.md").write_text(f"_generated/figure_01_{cell}.md")
     with pytest.raises(BuildError, match=fault):
         borrowed.borrowed_figures(tmp_path, {"01_page": chapter()}, {"01_page": chapter()})
+
+
+# --- elsewhere ----------------------------------------------------------------------------------------------------
+
+
+def test_buttons_appear_with_an_address_only():
+    bare = yaml.safe_load(launch.with_buttons('repository: {url: "", branch: main}\nhtml: {a: 1}'))
+    assert bare == {"html": {"a": 1}}
+    there = yaml.safe_load(launch.with_buttons("repository: {url: https://example.org/book, branch: main}"))
+    assert there["launch_buttons"]["colab_url"].startswith("https://colab") and there["html"]["use_repository_button"]
+
+
+def test_the_first_cell_is_written_once_and_follows_the_address():
+    node = chapter()
+    n = len(node.cells)
+    for where in ("", "https://example.org/book"):
+        launch.with_setup(node, where)
+        assert len(node.cells) == n + 1 and f'REPOSITORY = "{where}"' in node.cells[1].source
+    assert node.cells[1].metadata["tags"] == ["remove-cell", "setup"]
+
+
+def test_the_first_cell_does_nothing_where_the_library_is_and_says_what_to_do_where_it_is_not(monkeypatch):
+    import importlib.util
+
+    code = launch.SETUP.format(address="")
+    exec(code, {})
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ModuleNotFoundError, match="pip install -e"):
+        exec(code, {})
