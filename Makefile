@@ -13,7 +13,7 @@ PYTHON  ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 PY      := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help book test pages bench run freeze again student figure figures explorer print notebook data lint lock clean
+.PHONY: help book test pages bench run freeze keep again student figure figures explorer print notebook data lint lock clean
 
 help:  ## Show this list
 	@echo "The TxT book. Commands:"
@@ -37,6 +37,9 @@ run: .venv/ready  ## Go on with a long run of data/plans.yml, each finished cell
 
 freeze: .venv/ready  ## Sum up a long run, or the part that is done, in data/results [NAME=scanb_os]
 	@$(PY) -m txtlib.runs --freeze -- "$(NAME)"
+
+keep: .venv/ready  ## Keep what chapters found with the profile paper, to be shown beside shorter runs (data/results)
+	@$(PY) book/longer.py
 
 again: .venv/ready  ## Execute three chapters a second time and compare all they hold, bit for bit (after make book)
 	@$(PY) book/again.py

@@ -3,7 +3,8 @@
 import re
 from copy import deepcopy
 
-from exercises import EVIDENCE, exercises, shown
+from exercises import EVIDENCE, TAKEAWAYS, exercises, shown
+from longer import longer_box
 from nbformat import NotebookNode
 from nbformat.v4 import new_markdown_cell
 from passport import with_passports
@@ -13,13 +14,25 @@ WORDS, LINES, EXERCISE = 180, 8, 10  # words and lines of code in a minute, minu
 FOLDED = {"hide-input", "hide-cell", "remove-cell", "remove-input", "solution"}
 
 
-def dressed(stem: str, node: NotebookNode, cost: dict[str, dict]) -> NotebookNode:
-    """Return a notebook as it goes into the book; ``cost`` {profile: what its run took} is what was measured."""
+def dressed(stem: str, node: NotebookNode, cost: dict[str, dict], longer: dict | None = None) -> NotebookNode:
+    """Return a notebook as it goes into the book; ``cost`` {profile: what its run took} is what was measured.
+
+    ``longer`` is what a longer run of it found (book/longer.py).
+    """
     box = new_markdown_cell(cost_box(stem, node, cost), id="cost-of-page")
-    node = anchored(shown(deepcopy(node)))
+    node = anchored(shown(with_longer(stem, deepcopy(node), longer or {})))
     if "run" in node.metadata:
         node = with_passports(stem, node)
     node.cells[1:1] = [box]
+    return node
+
+
+def with_longer(stem: str, node: NotebookNode, run: dict) -> NotebookNode:
+    """Put the takeaways of a longer run after those of this one; the notebook is changed."""
+    text = longer_box(stem, node, run) if run and run["profile"] != node.metadata.get("run", {}).get("profile") else ""
+    at = next((place for place, cell in enumerate(node.cells) if TAKEAWAYS in cell.source), None)
+    if text and at is not None:
+        node.cells.insert(at + 1, new_markdown_cell(text, id="longer-run"))
     return node
 
 

@@ -25,7 +25,7 @@ import sys
 REPOSITORY = "{address}"  # written by book/launch.py from _config.yml
 if importlib.util.find_spec("txtlib") is None:
     if not REPOSITORY:
-        raise ModuleNotFoundError("txtlib is not installed: in the book's folder, run `pip install -e .`, then try again.")
+        raise ModuleNotFoundError("txtlib is not installed: run `pip install -e .` in the book's folder, and try again")
     subprocess.run(["git", "clone", "--depth", "1", REPOSITORY, "txt-book"], check=True)
     subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "-e", "txt-book"], check=True)
     os.chdir("txt-book")

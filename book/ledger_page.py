@@ -34,15 +34,16 @@ class Cell(NamedTuple):
     id: str = ""
 
 
-def ledger_files(data: Path, notebooks: Notebooks, executed: Notebooks) -> dict[str, str]:
+def ledger_files(data: Path, notebooks: Notebooks, executed: Notebooks, longer: Iterable[dict] = ()) -> dict[str, str]:
     """Return name -> text: the generated part of the page, and the table to download; {} for a book without a ledger.
 
-    Raises BuildError for what `read_known` and `entries` refuse.
+    ``longer`` are entries that longer runs made (book/longer.py), beside those of this build. Raises BuildError for
+    what `read_known` and `entries` refuse.
     """
     known = read_known(data)
     if known is None:
         return {}
-    found = entries(known, executed)
+    found = [*entries(known, executed), *longer]
     claims, numbers = claim_rows(known, found), number_rows(known, found)
     page = [
         "## Where it stands",

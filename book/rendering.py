@@ -20,6 +20,7 @@ from glue import Use, without_roles
 from joblib import cpu_count
 from launch import with_buttons
 from ledger_page import ledger_files
+from longer import kept, kept_entries
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_output
 from reading import BuildError, title
@@ -51,12 +52,13 @@ def stage(root: Path, notebooks: dict[str, NotebookNode], executed: dict[str, No
     folder = root / "_build" / "src"
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "notebooks").mkdir(parents=True)
-    missing = notebooks.keys() - executed.keys()
+    missing, runs = notebooks.keys() - executed.keys(), kept(root)
     for file in _sources(root):
         _copy(root / file, folder / file, missing)
     for stem, node in notebooks.items():
         keys = sorted({use.key for use in asked if use.notebook == stem})
-        shown = dressed(stem, executed.get(stem) or stand_in(node, keys), costs(root, stem, executed))
+        page = executed.get(stem) or stand_in(node, keys)
+        shown = dressed(stem, page, costs(root, stem, executed), runs.get(stem))
         nbformat.write(_without_roles(stem, shown, missing), folder / "notebooks" / f"{stem}.ipynb")
     for name, text in _generated(root, notebooks, executed).items():
         _write(folder / "book" / "_generated" / name, text)
@@ -72,7 +74,7 @@ def _generated(root: Path, notebooks: dict[str, NotebookNode], executed: dict[st
         **explorer_files(root),
         **borrowed_figures(root, notebooks, executed),
         **teaching_files(root, notebooks, seconds),
-        **ledger_files(root / "data", notebooks, executed),
+        **ledger_files(root / "data", notebooks, executed, kept_entries(root)),
     }
 
 

@@ -18,6 +18,7 @@ import dressing  # noqa: E402
 import exercises  # noqa: E402
 import figure  # noqa: E402
 import launch  # noqa: E402
+import longer  # noqa: E402
 import student  # noqa: E402
 from reading import BuildError  # noqa: E402
 
@@ -282,3 +283,52 @@ def test_the_first_cell_does_nothing_where_the_library_is_and_says_what_to_do_wh
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ModuleNotFoundError, match="pip install -e"):
         exec(code, {})
+
+
+# --- longer runs --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def kept_run(tmp_path):
+    """Return a root with a longer run of a chapter in it, and the chapter."""
+    text = '## What to take away\n\n- It has {glue:text}`page_c`. <a href="#cell-figure01">shown here</a>'
+    node = chapter(takeaways=text)
+    made = chapter(takeaways=text)
+    entry = {"id": "C8", "cohort": "SCAN-B", "lines": [{"mean": 0.1}], "anchor": "c8"}
+    shown = {"scrapbook": {"name": "page_c"}}
+    made.cells[2].outputs += [
+        new_output("display_data", {"text/plain": "'0.71'"}, metadata=shown),
+        new_output("display_data", {"text/plain": ""}, metadata={"ledger": [entry, entry | {"lines": []}]}),
+    ]
+    made.metadata["run"]["profile"] = "paper"
+    made.metadata["papermill"]["parameters"] = {"cohort": "scanb", "model_seed": 9}
+    folder = tmp_path / "_build" / "executed" / "paper"
+    folder.mkdir(parents=True)
+    (tmp_path / "data" / "results").mkdir(parents=True)
+    nbformat.write(made, folder / "01_page.ipynb")
+    return tmp_path, node
+
+
+def test_a_longer_run_is_kept_and_tells_the_takeaways_in_its_numbers(kept_run):
+    root, node = kept_run
+    assert longer.kept(root) == {} and longer.keep(root, "paper") == ["01_page"]
+    page = dressing.dressed("01_page", node, {}, longer.kept(root)["01_page"])
+    (box,) = [cell.source for cell in page.cells if cell.id == "longer-run"]
+    assert "- It has 0.71." in box and "`model_seed` 9" in box and "shown here" not in box
+    assert "make book PROFILE=paper ONLY=01" in box
+    (entry,) = longer.kept_entries(root)
+    assert entry["cohort"] == "SCAN-B, longer run" and entry["page"] == "notebooks/01_page.html#longer-run"
+
+
+def test_a_longer_run_is_silent_where_a_number_is_missing_or_the_page_is_that_run(kept_run):
+    root, node = kept_run
+    longer.keep(root, "paper")
+    run = longer.kept(root)["01_page"]
+    assert longer.longer_box("01_page", node, run | {"values": {}}) == ""
+    node.metadata["run"]["profile"] = "paper"
+    assert not any(cell.id == "longer-run" for cell in dressing.dressed("01_page", node, {}, run).cells)
+
+
+def test_nothing_to_keep_is_said(tmp_path):
+    with pytest.raises(BuildError, match="make book PROFILE=paper"):
+        longer.keep(tmp_path, "paper")
