@@ -26,6 +26,7 @@ def cells(path, kind):
 def prose(path):
     text = "\n".join(cell.source for cell in cells(path, "markdown"))
     text = re.sub(r"```.*?```", "", text, flags=re.S)  # code, and the solutions of exercises
+    text = re.sub(r"^\| \d\d\.\d+ \||^\*Practises .*$", "", text, flags=re.M)  # ids of objectives
     return re.sub(r"\$\$.*?\$\$|\$[^$]*\$|`[^`]*`|\]\([^)]*\)", "", text, flags=re.S)
 
 
