@@ -3,6 +3,8 @@ PROFILE ?= quick
 ONLY    ?=
 N       ?= 01
 COHORT  ?=
+OTHER   ?=
+SIZE    ?= quick
 SCORE   ?=
 CELL    ?=
 NAME    ?=
@@ -13,15 +15,18 @@ PYTHON  ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 PY      := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help book test pages bench run freeze keep again student figure figures explorer print notebook data lint lock clean
+.PHONY: help book report test pages bench run freeze keep again student figure figures explorer print notebook data lint lock clean
 
 help:  ## Show this list
 	@echo "The TxT book. Commands:"
 	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
-	@echo "Settings: PROFILE=quick|real|paper  ONLY=06  N=06  COHORT=metabric  SCORE=700  NAME=scanb_os  HOURS=2  OLDER=1  PYTHON=python3.12"
+	@echo "Settings: PROFILE=quick|real|paper  ONLY=06  N=06  COHORT=metabric  OTHER=path  SIZE=quick|full  SCORE=700  NAME=scanb_os  HOURS=2  OLDER=1  PYTHON=python3.12"
 
 book: .venv/ready  ## Execute the notebooks and render the book [PROFILE=quick] [ONLY=06]
 	@$(PY) book/build.py --profile "$(PROFILE)" $(if $(ONLY),--only "$(ONLY)")
+
+report: .venv/ready  ## Make the chapters that can be asked of a cohort of yours, as a book of its own [COHORT=path] [OTHER=path] [SIZE=quick]
+	@$(PY) book/report.py --cohort "$(COHORT)" --other "$(OTHER)" --size "$(SIZE)" --only "$(ONLY)"
 
 test: .venv/ready  ## Run the tests
 	@OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --ignore=tests/bench

@@ -124,7 +124,7 @@ def read_profile(folder: Path, name: str, notebooks: dict[str, NotebookNode]) ->
         )
     values = {stem: dict(entries.get(stem) or {}) for stem in notebooks}
     for stem, node in notebooks.items():
-        _check_values(name, stem, values[stem], declared(stem, node))
+        check_values(f"profile {name}", stem, values[stem], declared(stem, node))
     return values
 
 
@@ -142,16 +142,17 @@ def _load_profile(folder: Path, name: str) -> dict:
     return entries
 
 
-def _check_values(profile: str, stem: str, values: dict, parameters: dict[str, tuple[str, object]]) -> None:
+def check_values(giver: str, stem: str, values: dict, parameters: dict[str, tuple[str, object]]) -> None:
+    """Raise BuildError where a giver of values (`profile real`) sets what a notebook does not declare, or not so."""
     for name, value in values.items():
         if name not in parameters:
             raise BuildError(
-                f"profile {profile} sets {name} for notebook {stem}, whose `parameters` cell does not "
+                f"{giver} sets {name} for notebook {stem}, whose `parameters` cell does not "
                 f"declare it; it declares: {', '.join(parameters) or 'nothing'}"
             )
         annotation = parameters[name][0]
         if not fits(value, annotation):
-            raise BuildError(f"profile {profile} sets {name} of notebook {stem} to {value!r}, which is no {annotation}")
+            raise BuildError(f"{giver} sets {name} of notebook {stem} to {value!r}, which is no {annotation}")
 
 
 def fits(value: object, annotation: str) -> bool:

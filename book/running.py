@@ -32,7 +32,10 @@ UNSEEN = {"remove-stderr", "remove-output", "remove-cell"}
 
 @dataclass(frozen=True)
 class Job:
-    """One notebook to execute. `record` (fingerprint, profile) is kept in the copy, with the cost."""
+    """One notebook to execute. `record` (fingerprint, profile) is kept in the copy, with the cost.
+
+    Under `scratch`, a folder from the root, lies what is running and what has failed. `strict`: a warning is a fault.
+    """
 
     root: Path
     stem: str
@@ -40,6 +43,8 @@ class Job:
     target: Path
     record: dict
     threads: int
+    scratch: str = "_build"
+    strict: bool = True
 
 
 @dataclass
@@ -105,11 +110,11 @@ def last_line(stem: str, outcome: Outcome) -> str:
 def run(job: Job) -> Outcome:
     """Execute one notebook in this process, which is given to it alone.
 
-    The copy appears at its target only when it is complete and good. A failed one goes to `_build/failed`.
+    The copy appears at its target only when it is complete and good. A failed one goes to `failed` in the scratch.
     """
     _settle(job)
-    work = Path("_build/running") / f"{job.stem}-{os.getpid()}.ipynb"
-    failed = Path("_build/failed") / f"{job.stem}.ipynb"
+    work = Path(job.scratch) / "running" / f"{job.stem}-{os.getpid()}.ipynb"
+    failed = Path(job.scratch) / "failed" / f"{job.stem}.ipynb"
     for folder in (work.parent, failed.parent, job.target.parent):
         folder.mkdir(parents=True, exist_ok=True)
     failed.unlink(missing_ok=True)
@@ -200,7 +205,7 @@ def _execute(job: Job, work: Path) -> Outcome:
     try:
         with heartbeat(progress.line):
             node = _papermill(job, work, progress)
-        failure, traceback = leaked(node)
+        failure, traceback = leaked(node) if job.strict else ("", "")
     except PapermillExecutionError as error:
         failure = f"{progress.cell()}: {error.ename}: {_first_line(error.evalue)}"
         traceback = plain("\n".join(error.traceback))
