@@ -18,6 +18,7 @@ from pathlib import Path
 
 import glue
 from budget import check_budget
+from exercises import check_plan
 from fingerprint import FindInput, fingerprints, named_inputs
 from joblib import cpu_count
 from ledger import read_known
@@ -37,6 +38,7 @@ from reading import (
 )
 from rendering import render, site_fingerprint, stage, standing
 from running import Job, Outcome, run_all, say
+from teaching import COURSES
 
 ROOT = Path(__file__).resolve().parents[1]
 NAMED_FILES = {"network": "networks", "gene_sets": "genesets"}  # parameter -> the kind that txtlib.network finds
@@ -108,6 +110,8 @@ def read_book(root: Path, profile: str, find_input: FindInput) -> Book:
     check_contents(root, pages, notebooks)
     check_needs(notebooks)
     read_known(root / "data")
+    if (root / COURSES).is_file():  # a book that teaches keeps the plan of a chapter
+        check_plan(notebooks)
     for stem, node in notebooks.items():
         check_committed(stem, node)
     prints = fingerprints(notebooks, parameters, root, find_input)

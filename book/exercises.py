@@ -115,6 +115,13 @@ def faults(stem: str, node: NotebookNode) -> list[str]:
     return found
 
 
+def check_plan(notebooks: dict[str, NotebookNode]) -> None:
+    """Raise BuildError where a chapter lacks a part of the plan, naming all that are missing."""
+    found = [f"notebook {stem} {fault}" for stem, node in notebooks.items() for fault in faults(stem, node)]
+    if found:
+        raise BuildError("; ".join(found))
+
+
 def shown(node: NotebookNode) -> NotebookNode:
     """Return a notebook as the book shows it: before each solution its stub, the solution folded, without marks."""
     node, cells = deepcopy(node), []

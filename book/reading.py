@@ -113,10 +113,11 @@ def _literal(value: ast.expr) -> object:
 def read_profile(folder: Path, name: str, notebooks: dict[str, NotebookNode]) -> dict[str, dict]:
     """Return the parameters that a profile sets: stem -> {parameter: value}, an entry for every notebook.
 
-    Raises BuildError for a profile that is not there (exit code 2), an entry for a notebook that is not
-    there, an undeclared parameter, and a value that contradicts the annotation in the notebook.
+    A profile may extend another (`extends: real`): it then says only what differs from that. Raises BuildError for a
+    profile that is not there (exit code 2), an entry for a notebook that is not there, an undeclared parameter, and a
+    value that contradicts the annotation in the notebook.
     """
-    entries = _load_profile(folder, name)
+    entries = _extended(folder, name)
     for stem in entries.keys() - notebooks.keys():
         raise BuildError(
             f"profile {name} has an entry for notebook {stem}, which is not there; "
@@ -128,6 +129,15 @@ def read_profile(folder: Path, name: str, notebooks: dict[str, NotebookNode]) ->
     return values
 
 
+def _extended(folder: Path, name: str) -> dict:
+    entries = _load_profile(folder, name)
+    base = entries.pop("extends", None)
+    if base is None:
+        return entries
+    below = _load_profile(folder, base)
+    return below | {stem: (below.get(stem) or {}) | (own or {}) for stem, own in entries.items()}
+
+
 def _load_profile(folder: Path, name: str) -> dict:
     path = folder / f"{name}.yaml"
     if not path.is_file():
@@ -137,7 +147,8 @@ def _load_profile(folder: Path, name: str) -> dict:
         entries = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except yaml.YAMLError as error:
         raise BuildError(f"profile {name} is not YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(entries, dict) or not all(isinstance(x, dict | None) for x in entries.values()):
+    chapters = [value for key, value in entries.items() if key != "extends"] if isinstance(entries, dict) else [entries]
+    if not all(isinstance(value, dict | None) for value in chapters):
         raise BuildError(f"profile {name} must read `notebook: {{parameter: value}}` in every entry")
     return entries
 
@@ -178,10 +189,12 @@ def _pages(item: object) -> Iterator[str]:
 
 
 def check_contents(root: Path, pages: list[str], notebooks: dict[str, NotebookNode]) -> None:
-    """Raise BuildError where a notebook is missing in the table of contents, or a page of it on disk."""
+    """Raise BuildError where a notebook or page is missing in the table of contents, or a page of it on disk."""
     for stem in notebooks:
         if f"notebooks/{stem}" not in pages:
             raise BuildError(f"notebook {stem} is not in book/_toc.yml; add `- file: notebooks/{stem}`")
+    for orphan in sorted({f"book/{path.stem}" for path in (root / "book").glob("*.md")} - set(pages)):
+        raise BuildError(f"{orphan}.md is not in book/_toc.yml, so nobody finds it; add `- file: {orphan}`")
     for page in pages:
         if page_file(root, page) is None:
             raise BuildError(f"book/_toc.yml names {page}, but there is no {page}.md and no {page}.ipynb")

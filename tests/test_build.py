@@ -149,6 +149,25 @@ def test_entry_for_a_notebook_that_is_not_there(root):
     assert "entry for notebook 03_gamma, which is not there" in str(fault(root, "real"))
 
 
+def test_a_profile_may_extend_another(root):
+    write(root / "notebooks/profiles/paper.yaml", "extends: real\n02_beta:\n")
+    assert build.read_book(root, "paper", no_inputs).parameters["01_alpha"] == {"size": 5}
+    write(root / "notebooks/profiles/paper.yaml", "extends: real\n01_alpha: {size: 9}")
+    assert build.read_book(root, "paper", no_inputs).parameters["01_alpha"] == {"size": 9}
+    write(root / "notebooks/profiles/paper.yaml", "extends: nothing")
+    assert "no profile 'nothing'" in str(fault(root, "paper"))
+
+
+def test_a_page_that_nobody_finds_is_named(root):
+    write(root / "book/lost.md", "# Lost")
+    assert "book/lost.md is not in book/_toc.yml" in str(fault(root))
+
+
+def test_a_book_that_teaches_keeps_the_plan_of_a_chapter(root):
+    write(root / "data/courses.yml", "[]")
+    assert "notebook 01_alpha has no '## What to take away'" in str(fault(root))
+
+
 @pytest.mark.parametrize(("text", "said"), [("- 1", "must read"), ("a: 1", "must read"), ("a: [", "not YAML")])
 def test_profile_of_another_shape(root, text, said):
     write(root / "notebooks/profiles/real.yaml", text)

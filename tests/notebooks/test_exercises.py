@@ -12,17 +12,12 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "book"))
 
 from exercises import (  # noqa: E402  (the runner is no package)
-    END,
     Exercise,
     exercises,
     faults,
-    for_students,
     replaced,
-    shown,
-    takeaways,
     without_marks,
 )
-from reading import BuildError  # noqa: E402
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
