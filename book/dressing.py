@@ -10,7 +10,7 @@ from nbformat.v4 import new_markdown_cell
 from passport import with_passports
 from reading import prose, tags
 
-WORDS, LINES, EXERCISE = 180, 8, 10  # words and lines of code in a minute, minutes for an exercise
+WORDS, LINES, EXERCISE = 180, 8, 15  # words and lines of code in a minute, minutes for an exercise
 FOLDED = {"hide-input", "hide-cell", "remove-cell", "remove-input", "solution"}
 
 

@@ -152,7 +152,7 @@ def test_a_figure_carries_its_passport(page):
 
 def test_the_cost_stands_right_under_the_title(page):
     box = page.cells[1].source
-    assert "`quick` 3 s and 1,200 MB" in box and "20 for the exercises" in box
+    assert "`quick` 3 s and 1,200 MB" in box and "30 for the exercises" in box
 
 
 def test_dressing_leaves_the_notebook_as_it_was():
@@ -169,7 +169,7 @@ def test_minutes_follow_the_stated_formula():
     visible = sum(
         len(c.source.splitlines()) for c in node.cells if c.cell_type == "code" and not c.id.startswith("solve")
     )
-    assert asked == {"reading": round(words / 180 + visible / 8), "exercises": 20}
+    assert asked == {"reading": round(words / 180 + visible / 8), "exercises": 30}
 
 
 # --- editions -----------------------------------------------------------------------------------------------------
