@@ -8,10 +8,10 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "book"))
 
-import teaching
-from dressing import EXERCISE, minutes
-from exercises import exercises, objectives
-from reading import BuildError, read_notebooks
+import teaching  # noqa: E402
+from dressing import EXERCISE, minutes  # noqa: E402
+from exercises import exercises, objectives  # noqa: E402
+from reading import BuildError, read_notebooks  # noqa: E402
 
 
 @pytest.fixture(scope="module")
