@@ -31,6 +31,7 @@ from build import ROOT, Book, job_of, library_input, shares, versions
 from dressing import anchored
 from fingerprint import digest, fingerprints, named_inputs
 from nbformat import NotebookNode
+from nbformat.v4 import new_markdown_cell, new_notebook
 from reading import (
     BuildError,
     check_committed,
@@ -40,6 +41,7 @@ from reading import (
     prose,
     read_notebook,
     read_notebooks,
+    tags,
     title,
 )
 from rendering import cost_table, render, site_fingerprint
@@ -75,9 +77,11 @@ FINDINGS = {  # what the cover takes from a chapter, where the chapter glues all
     "{training_many_cox_words} clinical Cox: {training_many_cox}.",
     "07": "Of {bench_comparisons} comparisons with TxT on one task, {bench_told} leave out 0, and {bench_holm} remain "
     "after Holm's correction.",
+    "09": "In ranking, TxT on one task was: {frozen_word_age}.",
     "10": "Labels that neighbours in TxT's vectors share beyond chance: {maps_ordered}. Better than expression itself: "
     "{maps_better}.",
     "11": "Cross-fitted hazard ratio of two clusters {luma_hr}, permutation p {luma_p}.",
+    "12": "Clinical tasks learned with survival, better than a constant over seeds: {clinical_learned}.",
     "13": "Tasks learned, by the rule: plain TxT {perturb_knows_plain}; {perturb_other} {perturb_knows_other}.",
 }
 STAGED = ("book/references.bib", "book/_static/**/*", "txtlib/**/*.py")
@@ -673,10 +677,18 @@ def as_page(found: Report, stem: str, node: NotebookNode, pages: list[str], miss
             cell.source = without_links(glue.without_roles(f"notebooks/{stem}", cell.source, missing), pages)
         else:
             cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
+            cell.metadata["tags"] = _folded(tags(cell))
     said = f"This is a chapter of the book, made on {plain_text(found.case.cohort.name)}."
     top = f"# {found.headings[stem]}\n\n{NO_CLINICAL_USE.replace('WHAT', said)}"
     node.cells[0].source = re.sub(r"^# .+$", lambda _: top, node.cells[0].source, count=1, flags=re.M)
     return node
+
+
+def _folded(found: list[str]) -> list[str]:
+    """Show the values that a chapter ran with, and fold its own defaults, which would be taken for them."""
+    if "injected-parameters" in found:
+        return [tag for tag in found if tag != "hide-input"]
+    return [*found, "hide-input"] if "parameters" in found else found
 
 
 def without_exercises(node: NotebookNode) -> NotebookNode:
@@ -718,12 +730,16 @@ def cover(found: Report, executed: dict[str, NotebookNode]) -> str:
         *_section("Look at this first", map(plain_text, cautions(cohort))),
         f"## What it says\n\n{_findings(found, executed)}\n\nEach page says what a number is to be held against.",
         *_section("What was left out", [*_left_out(found), *_warnings(found, executed)]),
-        f"## What it cost\n\n{cost_table({stem: executed[stem] for stem in executed}, executed)}",
+        f"## What it cost\n\n{cost_table({stem: _headed(found.headings[stem]) for stem in executed}, executed)}",
         f"Made with {', '.join(made)}.",
         f"## What it does not say\n\n{LIMITS}",
         f"## Whose names\n\n{_privacy(found.ids)}",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _headed(heading: str) -> NotebookNode:
+    return new_notebook(cells=[new_markdown_cell(f"# {heading}")])
 
 
 def _section(heading: str, points: Iterable[str]) -> list[str]:
@@ -746,7 +762,7 @@ def _facts(cohort: Cohort) -> str:
     }
     for task in cohort.tasks:
         known = cohort.clinical[list(task.columns)].notna().all(axis=1).sum()
-        facts[f"task {task.name} ({task.kind})"] = f"known of {known:,} samples"
+        facts[f"task {task.name} ({task.kind})"] = f"{known:,} samples with a label"
     facts["columns of clinical Cox regression"] = ", ".join(clinical_columns(cohort)) or "none"
     facts |= {key: cohort.about[key] for key in ("expression", "notes", "licence") if cohort.about.get(key)}
     return _table("what", "value", [(plain_text(key), plain_text(value)) for key, value in facts.items()])
