@@ -1,5 +1,7 @@
+import base64
 import builtins
 import colorsys
+import io
 import re
 from xml.etree import ElementTree
 
@@ -8,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.colors import to_rgb
+from PIL import Image
 
 from txtlib import figures
 
@@ -28,6 +31,26 @@ def test_a_figure_carries_alt_text_caption_and_picture(shown):
     assert not plt.fignum_exists(fig.number)
 
 
+def test_a_picture_is_light_and_looks_as_it_was_drawn(shown):
+    fig, ax = plt.subplots()
+    ax.imshow(np.random.default_rng(0).normal(size=(60, 80)))
+    drawn = io.BytesIO()
+    fig.savefig(drawn, format="png")
+    figures.show(fig, alt="a", caption="c")
+    kept = base64.b64decode(re.search(r"base64,([^\"]+)", shown[0])[1])
+    one, other = (np.asarray(Image.open(file).convert("RGB")).astype(int) for file in (drawn, io.BytesIO(kept)))
+    assert len(kept) < len(drawn.getvalue()) / 2
+    assert np.abs(one - other).mean() < 1 and (other[0, 0] == 255).all()  # of 255; what was white stays white
+    assert f"--wide: {one.shape[1]}px" in shown[0]
+
+
+def test_a_picture_lies_in_a_box_that_can_scroll_without_its_caption(shown):
+    figures.show(plt.figure(), alt="a", caption="c")
+    pointed(shown, ["A", "B", "C"])
+    for drawing in shown:
+        assert re.search(r'<div class="book-scroll"><(img [^>]*|svg .*</svg)></div><figcaption>', drawing, re.S)
+
+
 @pytest.mark.parametrize("missing", ["alt", "caption"])
 def test_a_figure_without_alt_text_or_caption_is_refused(missing):
     with pytest.raises(ValueError, match="needs alt text"):
@@ -38,6 +61,17 @@ def test_a_figure_without_alt_text_or_caption_is_refused(missing):
 def test_a_table_has_caption_and_rounded_numbers(shown):
     figures.show_table(pd.DataFrame({"a": [1.23456, None]}), caption="Two rows & one gap")
     assert "<caption>Two rows &amp; one gap</caption>" in shown[0] and "1.235" in shown[0] and "NaN" not in shown[0]
+
+
+def test_headers_of_a_table_say_what_they_head(shown):
+    rows = pd.MultiIndex.from_tuples([("g", "u"), ("g", "v")], names=["group", "method"])
+    columns = pd.MultiIndex.from_tuples([("C-index", "mean"), ("C-index", "low"), ("other", "n")])
+    figures.show_table(pd.DataFrame([[1, 2, 3], [4, 5, 6]], rows, columns), caption="c")
+    headers = re.findall(r"<th\b([^>]*)>(.*?)</th>", shown[0])
+    scopes = {text: re.search(r'scope="(\w+)"', about)[1] for about, text in headers}
+    assert scopes["C-index"] == "colgroup" and {scopes["mean"], scopes["other"], scopes["group"]} == {"col"}
+    assert {scopes["g"], scopes["u"], scopes["v"]} == {"row"}
+    assert "" not in scopes  # an empty header is none
 
 
 def test_glue_shows_the_value_where_myst_nb_is_absent(shown, monkeypatch):
@@ -100,7 +134,7 @@ def test_each_point_says_what_it_is_without_a_script(shown):
 
 def test_the_search_box_is_hidden_and_knows_each_name_once(shown):
     drawing, _ = pointed(shown, ["A: 1", "B: 2", "A: 3"])
-    assert '<div class="book-search" hidden><label>' in drawing and "<output></output>" in drawing
+    assert '<div class="book-search" data-interactive hidden><label>' in drawing and "<output></output>" in drawing
     assert drawing.count("<option") == 2
     key = drawing.partition('<input type="search" list="')[2].partition('"')[0]
     assert f'<datalist id="{key}">' in drawing

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from IPython.display import HTML, display
 from matplotlib.collections import PathCollection
+from PIL import Image
 
 # Okabe and Ito's palette, which stays apart under the common kinds of colour blindness
 BLUE, ORANGE, GREEN, PINK, SKY, RED, GREY = (
@@ -27,6 +28,7 @@ BLUE, ORANGE, GREEN, PINK, SKY, RED, GREY = (
 )
 PALETTE = (BLUE, ORANGE, GREEN, PINK, SKY, RED, GREY)
 DPI = 130  # of pictures on a page
+COLOURS = 256  # of a picture on a page, which then weighs a third; a drawing needs no more
 HAND = 4.0  # points (1/72 inch): no spot for the mouse has a smaller radius
 # glyphs as paths look the same on every machine; the salt makes the names inside the same on every run
 STILL_SVG = {"svg.fonttype": "path", "svg.hashsalt": "txtlib"}
@@ -61,9 +63,11 @@ def show(
 
     ``points`` {scatter: a text for each of its points} says what a point is when the mouse rests on it; what stands
     before the colon of a text ("TP53: ratio 2.1") is the name by which the book's search box finds it. The figure is
-    then drawn as SVG, which needs no script to be read and prints as it is. A point that lies outside its axes, or
-    has no finite place, is not in the picture and not found. Raises ValueError without alt text, which states what is
-    to be seen, or caption, for texts that are not as many as the points, and for a scatter of another figure.
+    then drawn as SVG, which needs no script to be read and prints as it is, and ``data-interactive`` marks it: a page
+    with such a mark may weigh more than others. A point that lies outside its axes, or has no finite place, is not in
+    the picture and not found. On a narrow screen a picture scrolls in a box of its own. Raises ValueError without alt
+    text, which states what is to be seen, or caption, for texts that are not as many as the points, and for a scatter
+    of another figure.
     """
     if not alt.strip() or not caption.strip():
         raise ValueError(
@@ -75,10 +79,17 @@ def show(
 
 
 def _still(fig: mpl.figure.Figure, alt: str) -> str:
-    picture = io.BytesIO()
-    fig.savefig(picture, format="png")
-    source = "data:image/png;base64," + base64.b64encode(picture.getvalue()).decode()
-    return f'<img src="{source}" alt="{html.escape(alt)}">'
+    drawn, small = io.BytesIO(), io.BytesIO()
+    fig.savefig(drawn, format="png")
+    picture = Image.open(drawn).convert("RGB").quantize(COLOURS, Image.Quantize.MEDIANCUT)
+    picture.save(small, format="png", optimize=True)
+    source = "data:image/png;base64," + base64.b64encode(small.getvalue()).decode()
+    return _boxed(f'<img src="{source}" alt="{html.escape(alt)}" style="--wide: {picture.width}px">')
+
+
+def _boxed(picture: str) -> str:
+    """Put a picture into a box that scrolls where the screen is too narrow to read it (book.css, reach.js)."""
+    return f'<div class="book-scroll">{picture}</div>'
 
 
 # --- figures whose points say what they are -----------------------------------------------------------------------
@@ -92,14 +103,15 @@ def _pointed(fig: mpl.figure.Figure, alt: str, points: Mapping[PathCollection, S
     spots = [spot for each in points.items() for spot in _spots(fig, *each)]
     key = "f" + hashlib.sha256("".join([drawing, alt, *map(str, spots)]).encode()).hexdigest()[:10]
     width, height = 72 * fig.get_size_inches()
-    return (
-        f"{_search(key, [_name(text) for *_, text in spots])}"
+    wide = f"{width / 72 * DPI:.0f}px"
+    picture = (
         f'<svg class="book-picture" xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
         f'viewBox="0 0 {width:g} {height:g}" '
-        f'style="width: {width / 72 * DPI:.0f}px; max-width: 100%; height: auto; background: #fff">'
+        f'style="--wide: {wide}; width: {wide}; max-width: 100%; height: auto; background: #fff">'
         f'<svg role="img" aria-label="{html.escape(alt)}" style="stroke-linejoin: round; stroke-linecap: butt">'
         f'{_own_names(drawing, key)}</svg><g role="list" aria-label="Points">{_circles(spots)}</g></svg>'
     )
+    return _search(key, [_name(text) for *_, text in spots]) + _boxed(picture)
 
 
 def _check_points(fig: mpl.figure.Figure, collection: PathCollection, texts: Sequence[str]) -> None:
@@ -148,7 +160,7 @@ def _circles(spots: list[tuple[float, float, float, str]]) -> str:
 def _search(key: str, names: list[str]) -> str:
     options = "".join(f'<option value="{html.escape(name)}"></option>' for name in dict.fromkeys(names))
     return (
-        f'<div class="book-search" hidden><label>Find a point by name '
+        f'<div class="book-search" data-interactive hidden><label>Find a point by name '
         f'<input type="search" list="{key}-names" autocomplete="off"></label><output></output></div>'
         f'<datalist id="{key}-names">{options}</datalist>'
     )
@@ -162,10 +174,21 @@ def _name(text: str) -> str:
 
 
 def show_table(frame: pd.DataFrame, *, caption: str, digits: int = 3) -> None:
-    """Show a table with its caption; floats are rounded, a missing value is an empty cell."""
+    """Show a table with its caption; floats are rounded, a missing value is an empty cell.
+
+    Each header says whether it heads columns or rows, so that a screen reader names both with a cell.
+    """
     body = frame.to_html(border=0, classes="book-table", na_rep="", float_format=lambda value: f"{value:.{digits}f}")
-    head, tail = body.split(">", 1)
-    display(HTML(f"{head}><caption>{html.escape(caption)}</caption>{tail}"))
+    start, rest = body.split(">", 1)
+    head, rows = rest.split("<tbody>", 1)
+    cells = f"{_scoped(head, 'col')}<tbody>{_scoped(rows, 'row')}"
+    display(HTML(f"{start}><caption>{html.escape(caption)}</caption>{cells}"))
+
+
+def _scoped(part: str, scope: str) -> str:
+    """Write what the headers of a part of a table head; an empty one heads nothing, and becomes a plain cell."""
+    part = re.sub(r"<th\b([^>]*)></th>", r"<td\1></td>", part)
+    return re.sub(r"<th\b(.*?)>", lambda th: f'<th scope="{scope}{"group" * ("colspan" in th[1])}"{th[1]}>', part)
 
 
 def forest(ax, found: pd.DataFrame, groups: list[int]) -> None:

@@ -3,7 +3,7 @@
 "use strict";
 (() => {
   const SVG = "http://www.w3.org/2000/svg";
-  const SIZE = 340, EDGE = 48;
+  const SIZE = 340, EDGE = 64;
 
   const add = (parent, name, attributes, text) => {
     const made = document.createElementNS(SVG, name);

@@ -1,14 +1,11 @@
 """Searches a figure whose points have names, with the book's own script, in a headless browser."""
 
-import shutil
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pytest
-from selenium import webdriver
-from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.keys import Keys
-from test_pages import BROWSERS, FLAGS, unavailable
+from selenium.webdriver.support.ui import WebDriverWait
 
 from txtlib import figures
 
@@ -16,20 +13,6 @@ STATIC = Path(__file__).parents[2] / "book" / "_static"
 FOUND = "return [...document.querySelectorAll('.book-point.found')].map(point => point.dataset.name)"
 
 pytestmark = pytest.mark.browser
-
-
-@pytest.fixture(scope="module")
-def chrome():
-    binary, driver = next(filter(None, map(shutil.which, BROWSERS)), None), shutil.which("chromedriver")
-    if not binary or not driver:
-        unavailable("no Chromium with chromedriver here: on Debian, apt-get install chromium chromium-driver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = binary
-    for flag in FLAGS:
-        options.add_argument(flag)
-    opened = webdriver.Chrome(options=options, service=Service(driver))
-    yield opened
-    opened.quit()
 
 
 @pytest.fixture
@@ -44,7 +27,8 @@ def page(tmp_path, monkeypatch, chrome):
 
     def opened(script=True):
         tail = f"<script>{(STATIC / 'explore.js').read_text()}</script>" if script else ""
-        head = f'<!doctype html><meta charset="utf-8"><style>{(STATIC / "book.css").read_text()}</style>'
+        width = '<meta name="viewport" content="width=device-width">'
+        head = f'<!doctype html><meta charset="utf-8">{width}<style>{(STATIC / "book.css").read_text()}</style>'
         file = tmp_path / "page.html"
         file.write_text(f"{head}{''.join(shown)}{tail}", encoding="utf-8")
         chrome.get(file.as_uri())
@@ -83,6 +67,19 @@ def test_without_the_script_there_is_no_search_and_the_text_is_still_there(page)
     here = "const {x, y, width, height} = arguments[0].getBoundingClientRect();"
     on_top = f"{here} return document.elementFromPoint(x + width / 2, y + height / 2) === arguments[0]"
     assert browser.execute_script(on_top, spot)  # so a mouse meets it, and the browser shows its title
+
+
+def test_a_picture_too_wide_for_a_phone_scrolls_and_is_reached_by_keyboard(page):
+    browser = page()
+    size = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    browser.execute_script((STATIC / "reach.js").read_text())
+    stop = "const [box] = document.querySelectorAll('.book-scroll'); return [box.tabIndex, box.scrollWidth]"
+    wide = "return document.documentElement.scrollWidth"
+    WebDriverWait(browser, 5).until(lambda b: b.execute_script(stop)[0] == 0)
+    assert browser.execute_script(stop)[1] > 390 == browser.execute_script(wide)
+    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    WebDriverWait(browser, 5).until(lambda b: b.execute_script(stop)[0] == -1)
 
 
 def test_only_the_picture_is_printed(page):

@@ -1,29 +1,9 @@
 """Opens every page of the built book in a headless browser with the network cut."""
 
-import json
-import os
-import shutil
-from pathlib import Path
-
 import pytest
-from selenium import webdriver
-from selenium.webdriver.chrome.service import Service
+from built import SITE, need_site, opened, pages, requested
 from selenium.webdriver.support.ui import WebDriverWait
 
-SITE = Path(__file__).parents[2] / "_build" / "html"
-MARKER = SITE / ".complete.json"
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-FLAGS = (
-    "--headless=new",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-    "--window-size=1300,1600",
-    "--host-resolver-rules=MAP * ~NOTFOUND",
-)
 DRAWN = """
 const all = (selector) => [...document.querySelectorAll(selector)];
 return {
@@ -51,43 +31,15 @@ OF_THE_THEME = (
 pytestmark = pytest.mark.browser
 
 
-def unavailable(reason):
-    """Skip, or fail where `make pages` asked for these tests."""
-    pytest.fail(reason) if os.environ.get("TXT_PAGES") else pytest.skip(reason)
-
-
-def pages():
-    return json.loads(MARKER.read_text())["pages"] if MARKER.is_file() else ["no page"]
-
-
 @pytest.fixture(scope="module")
-def browser():
-    binary = next(filter(None, map(shutil.which, BROWSERS)), None)
-    driver = shutil.which("chromedriver")
-    if not binary or not driver:
-        unavailable("no Chromium with chromedriver here: on Debian, apt-get install chromium chromium-driver")
-    if not MARKER.is_file():
-        unavailable("no built book: run make book, then make pages")
-    options = webdriver.ChromeOptions()
-    options.binary_location = binary
-    for flag in FLAGS:
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
-    chrome = webdriver.Chrome(options=options, service=Service(driver))
-    yield chrome
-    chrome.quit()
+def browser(request):
+    need_site()
+    return request.getfixturevalue("chrome")
 
 
 def visit(browser, page):
-    browser.get(f"{(SITE / page).as_uri()}.html")
-    settled = "return !window.MathJax || !MathJax.startup || MathJax.startup.promise.then(() => true)"
-    WebDriverWait(browser, 30).until(lambda b: b.execute_script(settled))
+    opened(browser, page)
     return browser.execute_script(DRAWN)
-
-
-def requested(browser):
-    events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
-    return [e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"]
 
 
 @pytest.mark.parametrize("page", pages())
