@@ -299,10 +299,10 @@ def _tally(lines: tuple[Line, ...]) -> str:
 
 
 def _table(entries: tuple[Entry, ...]) -> str:
-    head = "".join(f"<th>{name}</th>" for name in ("entry", "compared", "mean (interval)", "verdict"))
+    head = "".join(f'<th scope="col">{name}</th>' for name in ("entry", "compared", "mean (interval)", "verdict"))
     body = "".join(f'<tbody id="{entry.anchor}">{_rows(entry)}</tbody>' for entry in entries)
     caption = "<caption>Entered in the results ledger.</caption>"
-    return f'<table class="book-table ledger">{caption}<thead><tr>{head}</tr></thead>{body}</table>'
+    return f'<div class="ledger"><table class="book-table">{caption}<thead><tr>{head}</tr></thead>{body}</table></div>'
 
 
 def _rows(entry: Entry) -> str:
