@@ -180,13 +180,17 @@ def _strings(text: str) -> frozenset[str]:
 
 
 def parameter_files(values: dict[str, object], root: Path, find_input: FindInput) -> list[Path]:
-    """Return the files and folders behind text parameters: paths, and names that `find_input` knows."""
+    """Return the files and folders behind text parameters: paths, and names that `find_input` knows.
+
+    What lies in `_build` was made by notebooks: where one keeps its trainings is none of its inputs.
+    """
     around = {root, *root.parents}
     found = []
     for name, value in values.items():
         for text in value if isinstance(value, list) else [value]:
             path = _input(name, text, root, find_input) if isinstance(text, str) and text else None
-            found += [path] if path and path.resolve() not in around else []
+            made = path and path.resolve().is_relative_to(root.resolve() / "_build")
+            found += [path] if path and not made and path.resolve() not in around else []
     return found
 
 
