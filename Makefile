@@ -11,7 +11,7 @@ NAME    ?=
 HOURS   ?=
 OLDER   ?=
 PYTHON  ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
-	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11, 5))' 2>/dev/null && { echo $$p; break; }; done)
 PY      := .venv/bin/python
 
 .DEFAULT_GOAL := help
@@ -83,7 +83,7 @@ clean:  ## Remove everything that was built, but neither downloaded data nor the
 
 # The stamps come last, so an interrupted installation starts again.
 .venv/ready: pyproject.toml constraints.txt
-	@test -n "$(PYTHON)" || { echo "make: no Python >= 3.11 found; install one, or name it: make book PYTHON=/path/to/python3"; exit 1; }
+	@test -n "$(PYTHON)" || { echo "make: no Python >= 3.11.5 found; install one, or name it: make book PYTHON=/path/to/python3"; exit 1; }
 	@echo "Setting up .venv with $(PYTHON) (a few minutes, once)"
 	@"$(PYTHON)" -m venv .venv
 	@$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[book,test]"

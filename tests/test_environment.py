@@ -85,4 +85,4 @@ def test_the_environment_takes_nothing_but_python_from_conda():
 
 
 def test_the_python_of_the_environment_is_one_that_pyproject_allows():
-    assert Requirement(f"python{PROJECT['requires-python']}").specifier.contains("3.11")
+    assert Requirement(f"python{PROJECT['requires-python']}").specifier.contains("3.11.5")
