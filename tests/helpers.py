@@ -3,8 +3,38 @@
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 
+from txtlib.cohort import Cohort, Task, make_cohort
 from txtlib.metrics import harrell_c
+
+TASKS = (
+    Task("Age", "regression", ("Age",)),
+    Task("Grade", "classification", ("Grade",)),
+    Task("OS", "survival", ("OS_duration", "OS_event")),
+)
+
+
+def build_cohort(n: int = 60, genes: int = 12, seed: int = 0) -> Cohort:
+    """Return n patients with every kind of task; a few values and labels are missing."""
+    generator = np.random.default_rng(seed)
+    samples = pd.Index([f"S{row:03d}" for row in range(n)], name="Sample")
+    values = generator.normal(5, 1 + np.arange(genes), (n, genes)).astype(np.float32)
+    values[generator.random((n, genes)) < 0.02] = np.nan
+    clinical = pd.DataFrame(
+        {
+            "Age": generator.normal(60, 10, n),
+            "Grade": generator.permutation(np.resize(["G1", "G2", "G3"], n)),
+            "OS_duration": generator.exponential(1000, n),
+            "OS_event": generator.permutation(np.resize([1.0, 0.0], n)),
+        },
+        samples,
+    )
+    for row, column in enumerate(clinical.columns):
+        clinical.iloc[row, clinical.columns.get_loc(column)] = np.nan
+    expression = pd.DataFrame(values, samples, [f"GENE{gene}" for gene in range(genes)])
+    about = {"name": "a small cohort", "classes": {"Grade": ["G1", "G2", "G3"]}}
+    return make_cohort(expression, clinical, TASKS, about)
 
 
 def draw(*shape, seed=0):

@@ -4,7 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import build_cohort
+from helpers import build_cohort
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

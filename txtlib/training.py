@@ -29,7 +29,7 @@ from txtlib.survival import survival_curves
 from txtlib.variants import variant
 
 NETWORK = "trained network"  # the kind of file that Trained.save writes
-DIGITS = 4  # of a logit, or of a number in SDs of the training part
+DIGITS = 5  # of a logit, or of a number in SDs of the training part
 GENES_AT_ONCE = 64_000  # genes x patients per forward pass where no gradient is needed
 
 
