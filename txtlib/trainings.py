@@ -12,7 +12,7 @@ from txtlib.peers.txt import txt
 from txtlib.training import Trained, load_trained
 
 LOOKED_INTO = {  # how chapters 10 to 13 train the networks that they look into, so that each finds the others'
-    "epochs": 18,
+    "epochs": 16,
     "patience": 8,
     "batch_size": 32,
     "learning_rate": 0.003,
