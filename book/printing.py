@@ -26,7 +26,7 @@ def print_book(root: Path) -> list[Path]:
     for path in site.iterdir():
         shutil.move(path, folder / path.name)
     shutil.rmtree(folder / "_build")
-    page = next(folder.rglob("index.html"))
+    page = max(folder.rglob("*.html"), key=lambda path: path.stat().st_size)  # beside it lies a page that leads there
     return [page, *_pdf(page, folder / "book.pdf")]
 
 
