@@ -15,7 +15,7 @@ PYTHON  ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 PY      := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help book report test pages bench run freeze keep again student figure figures explorer print notebook data lint lock clean
+.PHONY: help book report test pages bench run freeze keep cost again student figure figures explorer print notebook data lint lock clean
 
 help:  ## Show this list
 	@echo "The TxT book. Commands:"
@@ -45,6 +45,9 @@ freeze: .venv/ready  ## Sum up a long run, or the part that is done, in data/res
 
 keep: .venv/ready  ## Keep what chapters found with the profile paper, to be shown beside shorter runs (data/results)
 	@$(PY) book/longer.py
+
+cost: .venv/ready  ## Keep what each page took as its budget, after a build on a quiet machine (data/results) [PROFILE=quick]
+	@$(PY) book/budget.py "$(PROFILE)"
 
 again: .venv/ready  ## Execute three chapters a second time and compare all they hold, bit for bit (after make book)
 	@$(PY) book/again.py

@@ -6,10 +6,11 @@ depend on what else a machine does. Another machine is another measure: the buil
 
 import json
 import os
+import sys
 from pathlib import Path
 
 from nbformat import NotebookNode
-from reading import BuildError
+from reading import BuildError, read_notebook
 
 COST = Path("data") / "results" / "cost.json"
 OVER = 1.3
@@ -59,3 +60,18 @@ def freeze(root: Path, executed: dict[str, NotebookNode]) -> Path:
     known = {profile: dict(sorted(pages.items())) for profile, pages in sorted(known.items())}
     (root / COST).write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
     return root / COST
+
+
+def main(argv: list[str]) -> int:
+    """Keep what the pages of a profile took in this folder's last build; return the exit code."""
+    profile, root = (argv or ["quick"])[0], Path(__file__).resolve().parents[1]
+    copies = sorted((root / "_build" / "executed" / profile).glob("*.ipynb"))
+    if not copies:
+        print(f"make cost: nothing was executed with the profile {profile!r} yet: make book", file=sys.stderr)
+        return 1
+    print(freeze(root, {copy.stem: read_notebook(copy) for copy in copies}).relative_to(root))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
