@@ -5,7 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from copy import deepcopy
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,6 +28,7 @@ from registry import sources_tables
 from running import plain
 from teaching import teaching_files
 
+SITE = Path("_build") / "html"  # of a book, from its root
 # What a page may be, show or include, beside the notebooks.
 STAGED = (
     "*.md",
@@ -61,7 +62,7 @@ def stage(root: Path, notebooks: dict[str, NotebookNode], executed: dict[str, No
         shown = dressed(stem, page, costs(root, stem, executed), runs.get(stem))
         nbformat.write(_without_roles(stem, shown, missing), folder / "notebooks" / f"{stem}.ipynb")
     for name, text in _generated(root, notebooks, executed).items():
-        _write(folder / "book" / "_generated" / name, text)
+        write(folder / "book" / "_generated" / name, text)
     return folder
 
 
@@ -69,7 +70,7 @@ def _generated(root: Path, notebooks: dict[str, NotebookNode], executed: dict[st
     """Return {name: text} of what the pages of `book/` include."""
     sources, seconds = root / "data" / "sources.yml", {k: node.metadata.run.seconds for k, node in executed.items()}
     return {
-        "cost.md": cost_table(notebooks, executed),
+        "cost.md": cost_table({stem: title(node, stem) for stem, node in notebooks.items()}, executed),
         **({"sources.md": sources_tables(sources)} if sources.is_file() else {}),
         **explorer_files(root),
         **borrowed_figures(root, notebooks, executed),
@@ -85,16 +86,17 @@ def _sources(root: Path) -> Iterator[Path]:
                 yield file.relative_to(root)
 
 
-def _write(file: Path, text: str) -> None:
+def write(file: Path, text: str) -> None:
+    """Write a text, in a folder that need not be there yet."""
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(text, encoding="utf-8")
 
 
 def _copy(file: Path, target: Path, missing: set[str]) -> None:
     if file.suffix == ".md":
-        _write(target, without_roles(file.stem, file.read_text(encoding="utf-8"), missing))
+        write(target, without_roles(file.stem, file.read_text(encoding="utf-8"), missing))
     elif file.name == "_config.yml":
-        _write(target, with_buttons(file.read_text(encoding="utf-8")))
+        write(target, with_buttons(file.read_text(encoding="utf-8")))
     else:
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file, target)
@@ -119,9 +121,9 @@ def stand_in(node: NotebookNode, keys: Iterable[str]) -> NotebookNode:
     return NotebookNode(node, cells=cells, metadata=NotebookNode(language_info=language))
 
 
-def cost_table(notebooks: dict[str, NotebookNode], executed: dict[str, NotebookNode]) -> str:
-    """Return the cost table in Markdown, for a page of `book/` to include."""
-    rows = [_cost_row(stem, title(node, stem), executed.get(stem)) for stem, node in notebooks.items()]
+def cost_table(titles: dict[str, str], executed: dict[str, NotebookNode]) -> str:
+    """Return the cost table in Markdown, for a page of `book/` to include; both dictionaries go by notebook stem."""
+    rows = [_cost_row(stem, name, executed.get(stem)) for stem, name in titles.items()]
     runs = [node.metadata.run for node in executed.values()]
     seconds, peak = sum(run.seconds for run in runs), max((run.peak_mb for run in runs), default=0)
     python = ".".join(map(str, sys.version_info[:3]))
@@ -152,48 +154,64 @@ def site_fingerprint(source: Path, root: Path, profile: str) -> str:
     return digest(content(source), content(versions) if versions.is_file() else "", sys.version, profile)
 
 
-def standing(root: Path) -> dict:
-    """Return the marker of the good site in `_build/html`, {} where there is none.
+def standing(root: Path, site: Path | None = None) -> dict:
+    """Return the marker of the good site in `site` (None: `_build/html`), {} where there is none.
 
     A build that was killed between two renames has left the good site aside: it comes back first.
     """
-    site, aside = root / "_build" / "html", root / "_build" / "html.old"
+    site = site or root / SITE
+    aside = _aside(site)
     if aside.is_dir() and not site.is_dir():
         os.replace(aside, site)
     marker = site / ".complete.json"
     return json.loads(marker.read_text(encoding="utf-8")) if marker.is_file() else {}
 
 
-def render(root: Path, source: Path, pages: list[str], marker: dict) -> None:
-    """Render the staged sources into `_build/html`; a site that is not good never gets there.
+def render(
+    root: Path,
+    source: Path,
+    pages: list[str],
+    marker: dict,
+    site: Path | None = None,
+    check: Callable[[Path], None] | None = None,
+) -> None:
+    """Render the staged sources into `site` (None: `_build/html`); a site that is not good never gets there.
 
-    Raises BuildError for a warning of jupyter-book, and for a page that it left out.
+    Raises BuildError for a warning of jupyter-book, for a page that it left out, and for what `check`, given the
+    folder of the fresh site, finds wrong. The log lies beside the site.
     """
-    output = root / "_build" / "rendering"
+    site = site or root / SITE
+    output, log = site.with_name("rendering"), site.with_name("render.log")
     shutil.rmtree(output, ignore_errors=True)
-    output.mkdir()
-    jupyter_book(source, output, root / "_build" / "render.log")
-    site = output / "_build" / "html"
+    output.mkdir(parents=True)
+    jupyter_book(source, output, log, root=root)
+    fresh = output / "_build" / "html"
     for page in pages:
-        if not (site / f"{page}.html").is_file():
-            raise BuildError(f"jupyter-book made no page of {page}; its log is _build/render.log")
+        if not (fresh / f"{page}.html").is_file():
+            raise BuildError(f"jupyter-book made no page of {page}; its log is {log.relative_to(root).as_posix()}")
     marker = {**marker, "pages": pages, "built_at": datetime.now(UTC).isoformat(timespec="seconds")}
-    _write(site / ".complete.json", json.dumps(marker, indent=1))
-    _swap(site, root / "_build" / "html")
+    write(fresh / ".complete.json", json.dumps(marker, indent=1))
+    if check:
+        check(fresh)
+    _swap(fresh, site)
     shutil.rmtree(output)
 
 
-def jupyter_book(source: Path, output: Path, log: Path, builder: str = "html") -> None:
-    """Run jupyter-book on a staged folder; raise BuildError for any warning, with the complaints on stderr."""
+def jupyter_book(source: Path, output: Path, log: Path, builder: str = "html", root: Path | None = None) -> None:
+    """Run jupyter-book on a staged folder; raise BuildError for any warning, with the complaints on stderr.
+
+    The message names the log as seen from `root` (None: the folder that holds the log's own, `_build`).
+    """
     config, toc = source / "_config.yml", source / "book" / "_toc.yml"
     paths = [source, "--config", config, "--toc", toc, "--path-output", output, "--builder", builder]
     command = [*JUPYTER_BOOK, *map(str, paths), "-W", "-n", "--keep-going"]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     said = plain(done.stdout)  # jupyter-book colours even a pipe
-    _write(log, said)
+    write(log, said)
     if done.returncode:
         print("\n".join(complaints(said, source)), file=sys.stderr)
-        raise BuildError(f"jupyter-book rejects the book for the reasons above; its log is _build/{log.name}")
+        seen = log.relative_to(root or log.parents[1]).as_posix()
+        raise BuildError(f"jupyter-book rejects the book for the reasons above; its log is {seen}")
 
 
 def complaints(log: str, source: Path) -> list[str]:
@@ -203,9 +221,13 @@ def complaints(log: str, source: Path) -> list[str]:
     return found or lines[-15:]
 
 
+def _aside(site: Path) -> Path:
+    return site.with_name(f"{site.name}.old")
+
+
 def _swap(new: Path, site: Path) -> None:
     """Put a folder in the place of another; `standing` repairs what a kill in between leaves."""
-    aside = site.with_name("html.old")
+    aside = _aside(site)
     shutil.rmtree(aside, ignore_errors=True)
     if site.exists():
         os.replace(site, aside)

@@ -823,6 +823,34 @@ def test_a_site_without_its_marker_is_none(tmp_path):
     assert rendering.standing(tmp_path) == {}
 
 
+@pytest.mark.parametrize("folder", ["_build", "_build/report/mine"])
+def test_the_log_lies_beside_the_site_and_is_named(tmp_path, monkeypatch, capfd, folder):
+    monkeypatch.setattr(rendering, "JUPYTER_BOOK", (sys.executable, "-c", "print('boom'); raise SystemExit(1)"))
+    site = None if folder == "_build" else tmp_path / folder / "html"
+    with pytest.raises(BuildError, match=f"its log is {folder}/render.log$"):
+        rendering.render(tmp_path, tmp_path / "src", [], {}, site)
+    monkeypatch.setattr(rendering, "JUPYTER_BOOK", (sys.executable, "-c", ""))
+    with pytest.raises(BuildError, match=f"no page of book/a; its log is {folder}/render.log$"):
+        rendering.render(tmp_path, tmp_path / "src", ["book/a"], {}, site)
+    assert (tmp_path / folder / "render.log").is_file() and capfd.readouterr().err == "boom\n"
+
+
+def test_a_site_that_its_check_refuses_leaves_the_last_one(tmp_path, monkeypatch):
+    def refuse(site):
+        raise BuildError(f"no {(site / 'index.html').read_text()}")
+
+    write(tmp_path / "mine/html/index.html", "the last one")
+    monkeypatch.setattr(
+        rendering, "jupyter_book", lambda source, output, log, root: write(output / "_build/html/index.html", "good")
+    )
+    with pytest.raises(BuildError, match="no good"):
+        rendering.render(tmp_path, tmp_path / "src", ["index"], {}, tmp_path / "mine/html", refuse)
+    assert (tmp_path / "mine/html/index.html").read_text() == "the last one"
+    rendering.render(tmp_path, tmp_path / "src", ["index"], {"profile": "quick"}, tmp_path / "mine/html")
+    assert rendering.standing(tmp_path, tmp_path / "mine/html")["profile"] == "quick"
+    assert (tmp_path / "mine/html/index.html").read_text() == "good" and not rendering.standing(tmp_path)
+
+
 @pytest.fixture(scope="module")
 def built(tmp_path_factory) -> Path:
     """A tiny book, built in full: the only fixture that renders all pages."""

@@ -1,4 +1,4 @@
-"""`make report`: what is asked of a cohort, patients without names, pages that show no id, a chapter that fails."""
+"""`make report`: the call, a chapter that fails, pages that show no id, the page that says how, the whole way."""
 
 import os
 import re
@@ -11,284 +11,65 @@ import nbformat
 import numpy as np
 import pandas as pd
 import pytest
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 RUNNER = Path(__file__).resolve().parents[1] / "book"
 sys.path.insert(0, str(RUNNER))
 
+import rendering  # noqa: E402
 import report  # noqa: E402
-from reading import BuildError, check_values, declared, read_notebook  # noqa: E402
+from reading import BuildError  # noqa: E402
+from report_case import PLAIN_METHODS, Size  # noqa: E402
 from running import Outcome  # noqa: E402
+from test_report_pages import CONFIG, executed, made_of, notebook, write  # noqa: E402
+from test_report_parameters import clinic_of  # noqa: E402
 
-from txtlib.cohort import Task, load_cohort, make_cohort, split, write_cohort  # noqa: E402
-from txtlib.plans import Plan, contest  # noqa: E402
+from txtlib.cohort import Task, load_cohort, make_cohort, write_cohort  # noqa: E402
 from txtlib.planted import planted  # noqa: E402
 
 REPOSITORY = RUNNER.parent
-TINY = report.Size(8, 6, 10, 1, 2, 1, 10, report.PLAIN_METHODS, all_tasks=False)
-
-
-def write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
-
-
-def case_of(cohort, other=None, size="quick"):
-    place = "_build/report/mine"
-    other_place = f"{place}/cohorts/theirs" if other else ""
-    return report.Case(cohort, other, "mine", f"{place}/cohorts/mine", other_place, report.SIZES[size], f"{place}/kept")
+TINY = Size(8, 6, 10, 1, 2, 1, 10, PLAIN_METHODS, all_tasks=False)
 
 
 @pytest.fixture(scope="module")
-def clinic(build):
-    """A cohort of 200 patients, in years and days that a clinic would have."""
-    cohort = build(200, 20)
-    events = np.resize([1.0, 0.0, 0.0], 200)
-    times = np.linspace(30, 3000, 200)
-    clinical = cohort.clinical.assign(OS_event=events, OS_duration=times)
-    return replace(cohort, expression=cohort.expression / 5, clinical=clinical)
-
-
-# --- what is asked of a cohort ---
-
-
-def test_columns_for_cox_are_numbers_or_few_classes_known_for_half(clinic):
-    assert report.clinical_columns(clinic) == ["Age", "Grade"]
-    odd = clinic.clinical.assign(
-        Size=np.nan,
-        ER=np.where(np.arange(200) < 60, "positive", None),
-        PAM50=np.resize(list("ABCDE"), 200),
-        TStage="T1",
-    )
-    assert report.clinical_columns(replace(clinic, clinical=odd)) == ["Age", "Grade"]
-
-
-def reasons(cohort, other=None):
-    return {number: why.split(",")[0] for number, why in report.why_not(case_of(cohort, other)).items()}
-
-
-def test_what_cannot_be_asked_is_left_out_with_the_reason(clinic):
-    assert reasons(clinic, clinic) == {}
-    assert set(reasons(clinic)) == {"09"} and "OTHER=path" in report.why_not(case_of(clinic))["09"]
-    numbers = clinic.with_tasks("Age", "Grade")
-    assert set(reasons(numbers, numbers)) == {"04", "06", "11"}
-    assert reasons(numbers)["04"] == "it needs a survival task"
-    alone = clinic.with_tasks("OS")
-    assert set(reasons(alone, alone)) == {"06", "12"}
-    ageless = replace(clinic, clinical=clinic.clinical.drop(columns="Age"), tasks=clinic.tasks[1:])
-    assert reasons(ageless, ageless) == dict.fromkeys(("04", "06"), "its floor is the patients' age")
-
-
-@pytest.mark.parametrize("size", list(report.SIZES))
-def test_the_values_fit_the_real_chapters(clinic, size):
-    """A chapter whose parameters change must change the report too."""
-    stems = {path.stem[:2]: path for path in (REPOSITORY / "notebooks").glob("*.ipynb")}
-    for number, values in report.CHAPTERS.items():
-        node = read_notebook(stems[number])
-        for case in (case_of(clinic, size=size), case_of(clinic, clinic, size)):
-            if number != "09" or case.other:
-                check_values("the report", stems[number].stem, values(case), declared(number, node))
-
-
-@pytest.mark.parametrize("size", list(report.SIZES))
-@pytest.mark.parametrize("columns", [["Age", "Grade"], ["Grade"], []])
-def test_the_benchmark_names_methods_that_there_are(clinic, size, columns, tmp_path):
-    kept = replace(clinic, clinical=clinic.clinical.drop(columns={"Age", "Grade"}.difference(columns)))
-    kept = kept.with_tasks("OS", *columns)
-    values = report.CHAPTERS["07"](case_of(kept, size=size))
-    given = {name: values[name] for name in ("tasks", "without", "clinical", "n_genes", "training", "changes")}
-    _, groups = contest(Plan("a test", str(write_cohort(kept, tmp_path / "mine")), **given))
-    names = [method.name for group in groups.values() for method in group]
-    assert {"TxT, one task", "TxT, all tasks", "TxT, ranked expression", "constant"} <= set(names)
-    assert ("age alone" in names) is ("Age" in columns) and ("clinical Cox" in names) is bool(columns)
-    assert set(names) <= set(report.SIZES[size].methods)
-
-
-def test_sizes_follow_the_cohort(clinic):
-    few = report.CHAPTERS["06"](case_of(clinic))
-    assert few["n_genes"] == 20 and few["horizon"] == 1825.0
-    soon = clinic.clinical.assign(OS_duration=clinic.clinical["OS_duration"] / 10)
-    assert report.CHAPTERS["06"](case_of(replace(clinic, clinical=soon)))["horizon"] < 300
-    large = replace(clinic, expression=pd.concat([clinic.expression] * 20))
-    assert case_of(large).training["epochs"] == 8 < case_of(clinic).training["epochs"]
-    assert case_of(clinic).tasks(clinic) == ["Age", "Grade", "OS"]
-
-
-def test_a_group_is_looked_at_only_where_it_has_events(clinic):
-    kinds = clinic.clinical.assign(PAM50=np.where(np.arange(200) < 100, "LumA", "Basal"))
-    assert report.CHAPTERS["11"](case_of(replace(clinic, clinical=kinds)))["group"] == {"PAM50": "LumA"}
-    rare = clinic.clinical.assign(PAM50=np.where(np.arange(200) < 30, "LumA", "Basal"))
-    assert report.CHAPTERS["11"](case_of(replace(clinic, clinical=rare)))["group"] == {}
-
-
-def test_cautions(clinic):
-    assert report.cautions(clinic) == ["A test part holds about 13 events, so intervals will be wide."]
-    counts = replace(clinic, expression=np.exp2(clinic.expression), about={"unmatched": {"clinical": 3}})
-    months = counts.clinical.assign(OS_duration=counts.clinical["OS_duration"] / 30)
-    said = " ".join(report.cautions(replace(counts, clinical=months)))
-    assert "take log2(x + 1) first" in said and "durations as days" in said and "3 samples stand in one table" in said
-
-
-# --- patients without names ---
-
-
-def barcoded(clinic):
-    """The clinic's patients under TCGA's names, the first two with two samples each, and a column of free text."""
-    names = [f"TCGA-AB-{9999 - row // 2 if row < 4 else 5000 - row}-0{row % 2}A" for row in range(200)]
-    index = pd.Index(names, name="Sample")
-    clinical = clinic.clinical.set_axis(index).assign(Remarks=[f"saw {name}" for name in names])
-    return replace(clinic, expression=clinic.expression.set_axis(index), clinical=clinical)
-
-
-def test_a_copy_knows_no_name_and_is_split_alike(clinic, tmp_path):
-    cohort = barcoded(clinic)
-    report._write_copies(tmp_path / "cohorts", {"mine": cohort})
-    folder = tmp_path / "cohorts" / "mine"
-    assert not any(b"TCGA" in file.read_bytes() for file in folder.iterdir())
-    copy = load_cohort(folder)
-    assert list(copy.clinical) == ["Age", "Grade", "OS_duration", "OS_event", "Patient"]
-    assert copy.patients().nunique() == cohort.patients().nunique() == 198
-    for ours, theirs in zip(split(copy, 3), split(cohort, 3), strict=True):
-        np.testing.assert_array_equal(ours.expression, theirs.expression)
-        np.testing.assert_array_equal(ours.clinical["OS_duration"], theirs.clinical["OS_duration"])
-
-
-def test_a_sample_in_two_cohorts_has_one_number(clinic):
-    first, second = clinic.take(clinic.samples[:150]), clinic.take(clinic.samples[100:])
-    names = report.pseudonyms(first, second)
-    assert len(set(names.values())) == 200
-    copies = [report.nameless(one, names) for one in (first, second)]
-    assert len(copies[0].samples.intersection(copies[1].samples)) == 50
-
-
-def test_no_pseudonym_is_another_patients_name(clinic):
-    index = pd.Index([f"case-{row:03d}" for row in range(200)], name="Sample")
-    cohort = replace(clinic, expression=clinic.expression.set_axis(index), clinical=clinic.clinical.set_axis(index))
-    assert not set(report.pseudonyms(cohort).values()) & set(index)
-
-
-IDS = {"TCGA-AB-1234", "P_017x", "MRN 5 & 6", "anna", "42", "2024", "1234567", "12.34567-9", "(B) 12 c"}
-
-
-@pytest.mark.parametrize(
-    ("text", "count"),
-    [
-        ("<p>patient TCGA-AB-1234, aged</p>", 1),
-        ("<p>TCGA-AB-1234-01A and P_017x</p>", 2),
-        ("<td title='see_P_017x_here'>", 1),
-        ("<p>XTCGA-AB-1234 TCGA-AB-12345 annabel P_017xy</p>", 0),
-        ("<p>MRN 5 &amp; 6</p>", 1),
-        ("<p>(B) 12 c</p>", 1),
-        ("<p>42 of 2024</p>", 0),
-        ("<p>number 1234567.</p>", 1),
-        ("<path d='M 3.1234567 1,234567 1234567.5'>", 0),
-        ("<p>12.34567-9</p>", 1),
-        (f'<img src="data:image/png;base64,{"A" * 40}/anna/{"b" * 40}">', 0),
-    ],
-)
-def test_an_id_is_found_as_a_whole_word(tmp_path, text, count):
-    write(tmp_path / "notebooks/06_training.html", f"<html>{text}</html>")
-    write(tmp_path / "_static/theme.js", "anna")
-    assert report.pages_with_ids(tmp_path, IDS) == ({"notebooks/06_training.html": count} if count else {})
-
-
-def test_every_file_of_text_is_searched(tmp_path):
-    for name in ("_sources/a.ipynb", "searchindex.js", "a.csv"):
-        write(tmp_path / name, '"anna"')
-    assert set(report.pages_with_ids(tmp_path, IDS)) == {"_sources/a.ipynb", "searchindex.js", "a.csv"}
-
-
-# --- pages ---
-
-
-def notebook(*code, text="# A page", parameters="size: int = 3  # how many"):
-    cells = [new_markdown_cell(text), new_code_cell(parameters, metadata={"tags": ["parameters"]})]
-    return new_notebook(cells=cells + [new_code_cell(one) for one in code])
-
-
-def test_links_stay_within_the_report():
-    text = "See [chapter 02](02_x.ipynb), [06](06_y.ipynb#part), [the ledger](../book/ledger.md)'s rule, [up](#top), "
-    text += "[out](https://doi.org/1) and ![a picture](02_x.png)."
-    assert report.without_links(text, ["notebooks/06_y"]) == (
-        "See chapter 02, [06](06_y.ipynb#part), the ledger's rule, [up](#top), "
-        "[out](https://doi.org/1) and ![a picture](02_x.png)."
-    )
-
-
-def test_exercises_stay_in_the_book():
-    node = notebook("1", "2", text="# A page")
-    node.cells.insert(3, new_markdown_cell("## What to take away\n\n- one\n\n## Exercises\n\nThree."))
-    found = report.without_exercises(node)
-    assert [cell.source for cell in found.cells[2:]] == ["1", "## What to take away\n\n- one"] and len(node.cells) == 5
-
-
-def test_what_a_cohort_says_of_itself_is_no_markup():
-    assert report.plain_text("a|b <b>\n`{glue}` $x$") == r"a\|b \<b\> \`\{glue\}\` \$x\$"
-
-
-def executed(node, **glued):
-    outputs = [
-        new_output(
-            "display_data", {"application/papermill.record/text/plain": value}, metadata={"scrapbook": {"name": key}}
-        )
-        for key, value in glued.items()
-    ]
-    node.cells[2].outputs = outputs
-    node.metadata["run"] = {"fingerprint": "f", "profile": "quick", "seconds": 2.0, "peak_mb": 300}
-    node.metadata["papermill"] = {"end_time": "2026-11-21T10:00:00"}
-    return node
+def clinic():
+    return clinic_of()
 
 
 @pytest.fixture
 def made(clinic, tmp_path):
-    """A report of two chapters, of which one has failed, beside the others that were left out."""
-    root = tmp_path / "a book"
-    nodes = {"04_cohorts": notebook("1", text="# 04 Cohorts"), "06_training": notebook("1", text="# 06 Training")}
-    for stem, node in nodes.items():
-        write(root / "notebooks" / f"{stem}.ipynb", nbformat.writes(node))
-    write(root / "_config.yml", CONFIG)
-    write(root / "book/references.md", "# References\n")
-    place = root / "_build" / "report" / "mine"
-    about = {"name": "The <clinic>", "licence": "ours"}
-    return report.Report(
-        **dict(root=root, profile="quick", pages=[], notebooks=nodes, parameters={}, prints={}, inputs={}),
-        **dict(place=place, case=case_of(replace(clinic, about=about)), ids=set(clinic.samples)),
-        headings={"04_cohorts": "04 Cohorts", "06_training": "06 Training", "09_metabric": "09 Elsewhere"},
-        left_out={"09_metabric": "it takes models to a second cohort"},
-        failed={"06_training": f"cell 3 of 9: ValueError: no file {root}/data/x"},
-    )
+    return made_of(clinic, tmp_path / "a book")
 
 
-def test_the_cover_says_what_ran_and_what_did_not(made):
-    glued = {"cohort_age_floor": "'0.60 (SD 0.05)'", "cohort_clinical_floor": "'0.61'"}
-    node = executed(notebook("1", text="# 04 Cohorts"), **glued)
-    node.cells[2].outputs.append(
-        new_output("stream", name="stderr", text="/home/x/lib.py:3: RuntimeWarning: mean of empty slice\n")
-    )
-    text = report.cover(made, {"04_cohorts": node})
-    assert text.startswith("# The \\<clinic\\>: a report") and "Not for clinical use" in text
-    assert "| samples | 200 |" in text and "Made on 2026-11-21" in text and "SIZE=quick" in text
-    assert "| [04 Cohorts](../notebooks/04_cohorts.ipynb) | Harrell's C of age alone 0.60 (SD 0.05)" in text
-    assert "**09 Elsewhere**: it takes models to a second cohort." in text
-    assert "**06 Training**: it failed in cell 3 of 9: ValueError: no file ./data/x." in text
-    assert "with a warning in cell 3 of 3: RuntimeWarning: mean of empty slice" in text and "/home/x" not in text
-    assert "2.0 | 300 | quick" in text and "torch" in text and str(made.root) not in text
+# --- execution and rendering ---
 
 
-def test_a_finding_that_a_chapter_no_longer_glues_is_left_out(made):
-    text = report.cover(made, {"04_cohorts": executed(notebook("1", text="# 04 Cohorts"))})
-    assert "| [04 Cohorts](../notebooks/04_cohorts.ipynb) |  |" in text
+def rendered(monkeypatch, text):
+    """Stand in for jupyter-book, whose page of chapter 04 is `text`."""
+
+    def jupyter_book(source, output, log, root):
+        for page in ("book/index", "book/references", "notebooks/04_cohorts"):
+            write(output / f"_build/html/{page}.html", "a page" if page.startswith("book") else text)
+
+    monkeypatch.setattr(rendering, "jupyter_book", jupyter_book)
 
 
 def test_a_page_with_an_id_never_gets_into_the_report(made, monkeypatch):
-    def render(root, source, pages, marker):
-        write(root / "_build/html/notebooks/04_cohorts.html", f"<p>the curve of {made.case.cohort.samples[7]}</p>")
-
-    monkeypatch.setattr(report, "render", render)
+    rendered(monkeypatch, f"<p>the curve of {made.case.cohort.samples[7]}</p>")
     write(made.place / "html/index.html", "the last good one")
     with pytest.raises(BuildError, match=r"the page notebooks/04_cohorts.html would show 1 of the patients' ids"):
         report.publish(made, {"04_cohorts": executed(notebook("1", text="# 04 Cohorts"))})
     assert [file.name for file in (made.place / "html").iterdir()] == ["index.html"]
+
+
+def test_a_good_report_takes_the_place_of_the_last_and_stays(made, monkeypatch, capsys):
+    rendered(monkeypatch, "<p>the curve of case-008</p>")
+    write(made.place / "html/old.html", "the last good one")
+    chapters = {"04_cohorts": executed(notebook("1", text="# 04 Cohorts"))}
+    for _ in range(2):
+        report.publish(made, chapters)
+    assert (made.place / "html/notebooks/04_cohorts.html").is_file() and not (made.place / "html/old.html").exists()
+    assert capsys.readouterr().out.splitlines() == ["rendering  3 pages", "rendering  unchanged"]
+    assert not (made.root / "_build/html").exists()
 
 
 def test_a_chapter_that_fails_does_not_take_the_others_with_it(made, monkeypatch):
@@ -381,13 +162,6 @@ def test_the_program_of_the_page_makes_a_folder_that_is_read(tmp_path, monkeypat
 
 # --- the whole way ---
 
-CONFIG = """
-title: Tiny
-only_build_toc_files: true
-execute: {execute_notebooks: "off"}
-bibtex_bibfiles: [book/references.bib]
-sphinx: {config: {html_theme: sphinx_book_theme, nb_ipywidgets_js: {}}}
-"""
 FINE = """import warnings
 from myst_nb import glue
 from pathlib import Path
