@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from build import ROOT, Book, job_of, library_input, raise_failures, read_book, shares
+from glue import glued_values
 from nbformat import NotebookNode
 from reading import BuildError, read_notebook
 from running import run_all, say
@@ -49,8 +50,7 @@ def _plain(data: dict | None) -> str:
 
 def glued(node: NotebookNode) -> dict[str, str]:
     """Return {key: text} of what a notebook glues, what a clock measured left out."""
-    found = {name.removeprefix("glue "): data for name, data in outputs(node) if name.startswith("glue ")}
-    return {key: data.get("text/plain", "").strip("'\"") for key, data in found.items() if not TIMED.search(key)}
+    return {key: text for key, text in glued_values(node).items() if not TIMED.search(key)}
 
 
 def beyond(kept: dict[str, str], now: dict[str, str]) -> list[str]:

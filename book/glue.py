@@ -30,6 +30,18 @@ def glued(node: NotebookNode) -> list[str]:
     return [entry["name"] for entry in found if entry]
 
 
+def glued_values(node: NotebookNode) -> dict[str, str]:
+    """Return {key: text} of what an executed notebook hands out; figures and tables without a text are left out."""
+    found = {}
+    for cell in node.cells:
+        for output in cell.get("outputs", []):
+            entry, data = output.get("metadata", {}).get("scrapbook"), output.get("data", {})
+            text = data.get(f"{entry.get('mime_prefix', '')}text/plain") if entry else None
+            if text is not None:
+                found[entry["name"]] = text.strip("'\"")
+    return found
+
+
 def uses(page: str, text: str) -> Iterator[Use]:
     """Yield what the text of a page asks for, by role or by directive."""
     for match in ROLE.finditer(text):

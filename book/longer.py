@@ -11,7 +11,7 @@ import re
 import sys
 from pathlib import Path
 
-from glue import ROLE
+from glue import ROLE, glued_values
 from nbformat import NotebookNode
 from passport import used
 from reading import BuildError, read_notebook
@@ -31,10 +31,9 @@ def kept(root: Path) -> dict[str, dict]:
 def found_in(stem: str, node: NotebookNode) -> dict:
     """Return what is kept of an executed notebook: values, ledger entries, parameters and provenance."""
     outputs = [output for cell in node.cells for output in cell.get("outputs", [])]
-    names = [(output.get("metadata", {}).get("scrapbook", {}).get("name"), output) for output in outputs]
     run = node.metadata.run
     return {
-        "values": {name: output["data"].get("text/plain", "").strip("'\"") for name, output in names if name},
+        "values": glued_values(node),
         "entries": [entry for output in outputs for entry in output.get("metadata", {}).get("ledger", [])],
         "parameters": used(stem, node),
         "profile": run.profile,

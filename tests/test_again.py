@@ -12,10 +12,16 @@ sys.path.insert(0, str(RUNNER))
 
 import again  # noqa: E402
 
+MIME = "application/papermill.record/"  # of what myst-nb glues without showing it
+
 
 def executed(values, html="<p>0.5</p>"):
     glued = [
-        new_output("display_data", {"text/plain": repr(value)}, metadata={"scrapbook": {"name": key}})
+        new_output(
+            "display_data",
+            {f"{MIME}text/plain": repr(value)},
+            metadata={"scrapbook": {"name": key, "mime_prefix": MIME}},
+        )
         for key, value in values.items()
     ]
     shown = [new_output("display_data", {"text/html": html}), new_output("stream", text="said")]

@@ -295,9 +295,9 @@ def kept_run(tmp_path):
     node = chapter(takeaways=text)
     made = chapter(takeaways=text)
     entry = {"id": "C8", "cohort": "SCAN-B", "lines": [{"mean": 0.1}], "anchor": "c8"}
-    shown = {"scrapbook": {"name": "page_c"}}
+    shown = {"scrapbook": {"name": "page_c", "mime_prefix": "application/papermill.record/"}}
     made.cells[2].outputs += [
-        new_output("display_data", {"text/plain": "'0.71'"}, metadata=shown),
+        new_output("display_data", {"application/papermill.record/text/plain": "'0.71'"}, metadata=shown),
         new_output("display_data", {"text/plain": ""}, metadata={"ledger": [entry, entry | {"lines": []}]}),
     ]
     made.metadata["run"]["profile"] = "paper"
