@@ -5,6 +5,7 @@
 
 import argparse
 import base64
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ from bs4 import BeautifulSoup
 from build import ROOT, library_input, read_book, wanted_notebooks
 from nbformat import NotebookNode
 from papermill.exceptions import PapermillExecutionError
-from reading import BuildError, read_notebook
+from reading import BuildError, read_notebook, told
 from running import kernel_environment, say
 
 
@@ -61,8 +62,6 @@ def up_to(node: NotebookNode, cell: str) -> NotebookNode:
 
 def draw(root: Path, profile: str, number: str, cell: str) -> list[Path]:
     """Run a notebook as far as a cell and write that cell's figures."""
-    import os
-
     book = read_book(root, profile, library_input)
     stem = next(name for name in wanted_notebooks(book.notebooks, number) if name.split("_")[0] == number.zfill(2))
     work = root / "_build" / "figures" / f"{stem}-{cell}.ipynb"
@@ -95,23 +94,18 @@ def collect(root: Path, profile: str) -> list[Path]:
     ]
 
 
-def main(argv: list[str]) -> int:
-    """Draw one figure, or collect all; return the exit code."""
+def main() -> None:
+    """Draw one figure, or collect all, and say where they are."""
     parser = argparse.ArgumentParser(prog="make figure", description=__doc__.splitlines()[0])
     parser.add_argument("--profile", default="quick")
     parser.add_argument("--number", default="", help="the number of a notebook, say 06 (none: all that are executed)")
     parser.add_argument("--cell", default="", help="the id of a cell, as a figure's passport names it")
-    options = parser.parse_args(argv)
-    try:
-        asked = bool(options.number and options.cell)
-        found = draw(ROOT, options.profile, options.number, options.cell) if asked else collect(ROOT, options.profile)
-    except BuildError as error:
-        print(f"make figure: {error}", file=sys.stderr)
-        return error.code
+    options = parser.parse_args()
+    asked = bool(options.number and options.cell)
+    found = draw(ROOT, options.profile, options.number, options.cell) if asked else collect(ROOT, options.profile)
     for path in found:
         say(path.relative_to(ROOT))
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(told("make figure", main))

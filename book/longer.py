@@ -14,7 +14,7 @@ from pathlib import Path
 from glue import ROLE, glued_values
 from nbformat import NotebookNode
 from passport import used
-from reading import BuildError, read_notebook
+from reading import BuildError, read_notebook, told
 
 PROFILE = "paper"
 KEPT = Path("data") / "results" / f"chapters_{PROFILE}.json"
@@ -100,20 +100,15 @@ def kept_entries(root: Path) -> list[dict]:
     ]
 
 
-def main(argv: list[str]) -> int:
-    """Keep what was executed; return the exit code."""
-    from build import ROOT
+def main() -> None:
+    """Keep what was executed."""
+    from build import ROOT  # which imports this file, by way of the pages
 
     parser = argparse.ArgumentParser(prog="make keep", description=__doc__.splitlines()[0])
     parser.add_argument("--profile", default=PROFILE)
-    try:
-        stems = keep(ROOT, parser.parse_args(argv).profile)
-    except BuildError as error:
-        print(f"make keep: {error}", file=sys.stderr)
-        return error.code
+    stems = keep(ROOT, parser.parse_args().profile)
     print(f"{KEPT}: {', '.join(stems)}")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(told("make keep", main))

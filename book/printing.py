@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from build import ROOT
-from reading import BuildError
+from reading import BuildError, told
 from rendering import jupyter_book, standing
 from running import say
 
@@ -47,17 +47,11 @@ def _pdf(page: Path, target: Path) -> list[Path]:
     return [target]
 
 
-def main() -> int:
-    """Print the book and say where it is; return the exit code."""
-    try:
-        found = print_book(ROOT)
-    except BuildError as error:
-        print(f"make print: {error}", file=sys.stderr)
-        return error.code
-    for path in found:
+def main() -> None:
+    """Print the book and say where it is."""
+    for path in print_book(ROOT):
         say(f"{path.relative_to(ROOT)}  {path.stat().st_size / 2**20:.1f} MB")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(told("make print", main))

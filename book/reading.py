@@ -2,7 +2,8 @@
 
 import ast
 import re
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
 import nbformat
@@ -20,6 +21,16 @@ class BuildError(Exception):
         """Take the sentence and the exit code."""
         super().__init__(sentence)
         self.code = code
+
+
+def told(command: str, work: Callable[[], None]) -> int:
+    """Do the work of a command and return its exit code; a BuildError is said on stderr, in the command's name."""
+    try:
+        work()
+    except BuildError as error:
+        print(f"{command}: {error}", file=sys.stderr)
+        return error.code
+    return 0
 
 
 def read_notebooks(folder: Path) -> dict[str, NotebookNode]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import nbformat
 from build import ROOT
 from exercises import BEGIN, for_students
-from reading import BuildError, read_notebooks
+from reading import BuildError, read_notebooks, told
 from running import say
 
 ALONG = ("notebooks/profiles", "LICENSE", "CITATION.cff")  # what is of use beside the notebooks
@@ -37,16 +37,11 @@ def write_students(root: Path) -> list[Path]:
     return written
 
 
-def main() -> int:
-    """Write the student edition and say where it is; return the exit code."""
-    try:
-        written = write_students(ROOT)
-    except BuildError as error:
-        print(f"make student: {error}", file=sys.stderr)
-        return error.code
+def main() -> None:
+    """Write the student edition and say where it is."""
+    written = write_students(ROOT)
     say(f"{len(written)} notebooks in {written[0].parent.relative_to(ROOT)}: open them where txtlib is installed")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(told("make student", main))
